@@ -1,0 +1,64 @@
+"""What edgehost.toml says, as frozen values, and the one reader of that file. Knows nothing of what the parts do with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from edgehost.manifest.model import LogLevel, Positive, Seconds
+
+
+class Broker(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[brokers.NAME]`: one MQTT broker. Passwords come from a file or the environment, never from this file's text."""
+
+    url: str
+    """mqtt://host[:1883] or mqtts://host[:8883]."""
+    client_id: str = ""
+    """Empty: `edgehost-<host name>`; a persistent session needs one that stays."""
+    version: Literal["5", "3.1.1"] = "5"
+    username: str = ""
+    password_file: str = ""
+    password_env: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    insecure: bool = False
+    """Accept any server certificate; for a test bench only."""
+    keepalive_s: Positive = 30
+    session_expiry_s: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 86400
+    """How long the broker keeps our session while we are away (MQTT 5, 3.1.2.11.2); 0 means a clean session."""
+    connect_timeout_s: Seconds = 10.0
+    max_queued: Positive = 10000
+    """Messages that may wait in memory to be sent while the broker is slow or away."""
+
+
+class Http(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[http]`: the one listener of the agent."""
+
+    listen: str = "127.0.0.1:8080"
+    body_limit_bytes: Positive = 4 * 1024 * 1024
+    keepalive_s: Positive = 15
+    max_connections: Positive = 256
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: the agent's log, on standard error."""
+
+    level: LogLevel = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+    """auto: text on a terminal, JSON lines otherwise."""
+
+
+class Config(Struct, frozen=True):
+    """The whole of edgehost.toml. Every path in it is relative to the file's own folder."""
+
+    source: Path | None = None
+    functions: tuple[Path, ...] = ()
+    """Folders that each hold one function."""
+    socket: Path | None = None
+    """The local control socket; None: $RUNTIME_DIRECTORY/agent.sock, else $XDG_RUNTIME_DIR/edgehost/agent.sock, else /run/edgehost/agent.sock."""
+    brokers: dict[str, Broker] = {}
+    http: Http = Http()
+    log: Log = Log()

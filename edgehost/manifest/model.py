@@ -1,0 +1,106 @@
+"""What a function manifest says, as frozen values. Knows nothing of files or formats: the readers beside it make these values.
+
+A plugin's own settings (`[triggers.x]`, `[outputs.x]`, `[onnx]`) are a Struct of that plugin, converted at the border and carried
+here as `settings`, so nothing further in ever sees a dict of options.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+QueuePolicy = Literal["block", "reject", "drop_oldest", "drop_newest"]
+DrainPolicy = Literal["finish", "inflight", "handover"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Queue(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[queue]`: how many events may wait for a worker and what happens to one too many."""
+
+    size: Positive = 1000
+    policy: QueuePolicy = "block"
+
+
+class Retry(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[retry]`: how often a failed event is tried in all, and the back-off between two tries (doubled, with jitter).
+
+    Applies to events nobody waits for (MQTT, cron, serial ...); an HTTP caller gets the failure and decides itself.
+    """
+
+    attempts: Positive = 1
+    delay_s: Seconds = 1.0
+    max_delay_s: Seconds = 60.0
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`: what one worker may use; None means the system's own limit stays."""
+
+    memory_bytes: Positive | None = None
+    open_files: Positive | None = None
+    processes: Positive | None = None
+    cpu_s: Positive | None = None
+    """CPU seconds of a worker's whole life; it is replaced when they are spent."""
+    niceness: Annotated[int, Meta(ge=-20, le=19)] | None = None
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """`batch = { size = 10, wait_s = 1.0 }` of a trigger: deliver up to `size` events in one call, waiting at most `wait_s`."""
+
+    size: Positive
+    wait_s: Seconds = 1.0
+
+
+class TriggerSpec(Struct, frozen=True):
+    """One `[triggers.NAME]`. `settings` is an instance of the trigger plugin's own Settings struct."""
+
+    name: str
+    kind: str
+    settings: Struct
+    batch: Batch | None = None
+
+
+class OutputSpec(Struct, frozen=True):
+    """One `[outputs.NAME]`. It gets the answers of `triggers` (empty: of every trigger without a waiting caller)."""
+
+    name: str
+    kind: str
+    settings: Struct
+    on: Literal["success", "failure", "always"] = "success"
+    triggers: tuple[str, ...] = ()
+
+
+class Manifest(Struct, frozen=True):
+    """One function, as its manifest says. `folder` is the bundle's root; `source` names the file for messages."""
+
+    name: str
+    folder: Path
+    source: Path
+    version: str = "0.0.0"
+    description: str = ""
+    runtime: str = "python"
+    handler: str = ""
+    workers: Positive = 1
+    concurrency: Positive = 1
+    timeout_s: Seconds = 60.0
+    start_timeout_s: Seconds = 30.0
+    body: Literal["bytes", "view"] = "bytes"
+    preload: tuple[str, ...] = ()
+    on_loop: bool = False
+    debug: bool = False
+    log_level: LogLevel = "info"
+    drain: DrainPolicy = "finish"
+    drain_timeout_s: Seconds = 30.0
+    queue: Queue = Queue()
+    retry: Retry = Retry()
+    env: dict[str, str] = {}
+    limits: Limits = Limits()
+    triggers: tuple[TriggerSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    options: Struct | None = None
+    """The runtime plugin's own settings (`[onnx]`), None when the runtime has none."""
+    warnings: tuple[str, ...] = ()
+    """What was read but not used, one line each (a Kubernetes-only key of a Nuclio manifest, say)."""

@@ -1,0 +1,148 @@
+"""The contracts of the three kinds of plugin (trigger, output, runtime), and how a kind's class is found by its entry point.
+
+Nothing in edgehost imports a plugin statically; a class is imported when a manifest first names its kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from edgehost.errors import PluginError
+from edgehost.event import Event, Origin, Response
+
+if TYPE_CHECKING:
+    from edgehost.config import Config
+    from edgehost.mqtt import Session
+
+T = TypeVar("T")
+Kind = Literal["trigger", "output", "runtime"]
+
+
+class Shared(Protocol):
+    """A part several plugins use together (the HTTP listener, say). Made by the first user, closed when the agent ends."""
+
+    async def close(self) -> None: ...
+
+
+class TriggerHost(Protocol):
+    """What the agent gives a trigger. One host per trigger instance."""
+
+    function_name: str
+    origin: Origin
+    """The value for `Event.trigger` of every event this trigger makes."""
+    standalone: bool
+    """True under `edgehost run` with one function alone: the HTTP trigger then serves `/` too."""
+    config: Config
+    log: logging.LoggerAdapter[logging.Logger]
+
+    @property
+    def submit(self) -> Callable[[Event], asyncio.Future[Response]]:
+        """Hand over one event; await the answer. The future never raises: a failure is a Response with a `code`.
+
+        Read it for every event (`host.submit(event)`): an upgrade of the function is one assignment behind it.
+        Under the queue policy `block` the future also covers the wait for room, so a trigger bounds what it has in flight.
+        """
+
+    def broker(self, name: str) -> Session:
+        """The one MQTT session of broker `name` in edgehost.toml, or of a `mqtt://` URL."""
+
+    def shared(self, key: str, make: Callable[[], T]) -> T:
+        """The agent-wide part under `key`, made now if this is its first user."""
+
+    def report(self, state: Literal["starting", "running", "degraded", "failed", "stopped"], message: str = "") -> None:
+        """Tell how the trigger is; shown by `edgehost functions` and logged when it changes. A message says what to do."""
+
+
+class Trigger(Protocol):
+    """Listens to a source and hands over events; acknowledges when the answer is there (the code after the await is the ack)."""
+
+    Settings: ClassVar[type[Struct]]
+    """What `[triggers.NAME]` may hold beside `kind` and `batch`; msgspec, frozen, forbid_unknown_fields, constraints in Meta."""
+    replies: ClassVar[bool]
+    """True if a caller waits for the answer (HTTP): such events are not retried and not sent to outputs."""
+
+    def __init__(self, settings: Any, host: TriggerHost) -> None: ...
+
+    async def start(self) -> None:
+        """Begin to listen. Raises TriggerError for what a person must mend; an unreachable broker is a state, not an error."""
+
+    async def stop(self) -> None:
+        """Take no new event; return when every event in flight has been answered and acknowledged. The function still runs."""
+
+
+class OutputHost(Protocol):
+    """What the agent gives an output."""
+
+    function_name: str
+    name: str
+    config: Config
+    log: logging.LoggerAdapter[logging.Logger]
+
+    def broker(self, name: str) -> Session: ...
+
+    def call(self, function_name: str, event: Event) -> asyncio.Future[Response]:
+        """Submit an event to a local function by name; a Response with code `not_ready` if there is none."""
+
+
+class Output(Protocol):
+    """Takes a function's answers somewhere. `send` returns when the answer is safe there, and raises TriggerError if it is not."""
+
+    Settings: ClassVar[type[Struct]]
+
+    def __init__(self, settings: Any, host: OutputHost) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def send(self, event: Event, response: Response) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """Knows how to run one kind of code inside a worker process. The class is imported on both sides; `load` runs in the worker."""
+
+    Settings: ClassVar[type[Struct] | None]
+    """The manifest table named after the runtime (`[onnx]`), None if it has none."""
+    needs_handler: ClassVar[bool]
+    preload: ClassVar[tuple[str, ...]]
+    """Modules a zygote imports before it forks such workers (never ones that start a GPU context)."""
+
+    @staticmethod
+    def check(folder: Path, handler: str, settings: Any) -> None:
+        """Raise ManifestError for what can be seen wrong without starting a worker (no model file, no colon in handler)."""
+
+    @staticmethod
+    def load(spec: Any, link: Any) -> Any:
+        """In the worker, after the fork: load the code (edgehost.engine.spec.WorkerSpec, edgehost.sdk.link.Link) and return an
+        edgehost.sdk.program.Program. Whatever it raises is a start failure, reported with its message."""
+
+
+_GROUPS: dict[Kind, str] = {"trigger": "edgehost.triggers", "output": "edgehost.outputs", "runtime": "edgehost.runtimes"}
+
+
+def kinds(kind: Kind) -> Sequence[str]:
+    """The names of every installed plugin of one kind, sorted."""
+    from importlib.metadata import entry_points
+
+    return sorted({point.name for point in entry_points(group=_GROUPS[kind])})
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The class of plugin `name`. Raises PluginError if none has that name, or if a package it needs is not installed."""
+    from importlib.metadata import entry_points
+
+    points = list(entry_points(group=_GROUPS[kind], name=name))
+    if not points:
+        raise PluginError(f"{name!r} is not a {kind}; installed are {', '.join(kinds(kind)) or 'none'}")
+    try:
+        return points[0].load()
+    except ImportError as error:
+        extra = {"http": "http", "onnx": "onnx"}.get(name, "")
+        advice = f"pip install 'edgehost[{extra}]'" if extra else "reinstall the package that provides it"
+        raise PluginError(f"{kind} {name!r} cannot be loaded: {error}; {advice}") from error

@@ -1,0 +1,1 @@
+"""What a function sees: event, context, Response. Imported in workers (and by `edgehost invoke --local`), never by the agent."""
