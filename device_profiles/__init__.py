@@ -1,0 +1,1 @@
+"""What each known board is and can do, as data."""

@@ -1,0 +1,1 @@
+"""The engine: functions, their queues and their worker processes."""

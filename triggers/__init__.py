@@ -1,0 +1,1 @@
+"""Event sources, one file each, found by entry point (`edgehost.triggers`)."""
