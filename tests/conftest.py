@@ -5,9 +5,11 @@ Knows nothing of edgehost itself, so that a broken import shows up in the tests 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 
 SERVER_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 SETTLE_S = 10.0
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans of our descendants become our children instead of init's
 
 
 def find_component(name: str) -> str | None:
@@ -81,11 +84,26 @@ def _open_files() -> dict[int, str]:
     return files
 
 
+def _adopt_orphans(adopt: bool) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # a grandchild, or somebody has waited for it
+        pass
+
+
 def _descendants() -> dict[int, str]:
+    """Living processes below this one. Dead adopted orphans are buried here: nobody else waits for them."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            found[process.pid] = f"{process.pid} {process.status()} {' '.join(process.cmdline())[:120]}"
+            if process.status() == psutil.STATUS_ZOMBIE:
+                _reap(process.pid)
+            else:
+                found[process.pid] = f"{process.pid} {' '.join(process.cmdline())[:120]}"
         except psutil.NoSuchProcess:
             continue
     return found
@@ -93,18 +111,35 @@ def _descendants() -> dict[int, str]:
 
 @pytest.fixture
 def whole_again() -> Iterator[None]:
-    """Asserts that after the test no child process and no file descriptor is left that was not there before.
+    """Asserts that after the test no process and no file descriptor is left that was not there before.
 
-    Ask for it FIRST (`@pytest.mark.usefixtures("whole_again")`), so that it looks after the other fixtures have cleaned up.
+    Orphans count: while the test runs, this process adopts them, so a daemon that a worker left behind is seen too. Ask for it
+    FIRST (`@pytest.mark.usefixtures("whole_again")`), so that it looks after the other fixtures have cleaned up.
     """
     files, children = _open_files(), _descendants()
-    yield
+    _adopt_orphans(True)
+    try:
+        yield
+        left = _what_stays(files, children)
+    finally:
+        _adopt_orphans(False)
+    if left:
+        _kill_new(children)
+        pytest.fail(f"left behind: {left}")
+
+
+def _kill_new(children: dict[int, str]) -> None:
+    """What the failed test left would outlive the whole run otherwise."""
+    for pid in _descendants().keys() - children.keys():
+        os.kill(pid, signal.SIGKILL)
+
+
+def _what_stays(files: dict[int, str], children: dict[int, str]) -> list[str]:
     deadline = time.monotonic() + SETTLE_S
     while True:
-        left_files = {fd: name for fd, name in _open_files().items() if fd not in files}
-        left_children = {pid: name for pid, name in _descendants().items() if pid not in children}
-        if not left_files and not left_children:
-            return
-        if time.monotonic() > deadline:
-            pytest.fail(f"left behind: processes {sorted(left_children.values())}, descriptors {left_files}")
+        new_files = [f"descriptor {fd} {name}" for fd, name in _open_files().items() if fd not in files]
+        new_children = [f"process {name}" for pid, name in _descendants().items() if pid not in children]
+        left = new_files + new_children
+        if not left or time.monotonic() > deadline:
+            return left
         time.sleep(0.02)

@@ -43,10 +43,8 @@ def machine() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     # x86 says "model name", most Arm kernels only the board's "Model" or "Hardware".
-    lines = dict(
-        (key.strip(), value.strip())
-        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    )
+    pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    lines = {key.strip(): value.strip() for key, _, value in pairs}
     for key in ("model name", "Model", "Hardware"):
         if lines.get(key):
             return lines[key]
