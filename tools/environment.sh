@@ -18,7 +18,7 @@ say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 # Prints a Python >= 3.10, the one of "$1" (3.12, say) if that is given. pyenv's shims exist for versions that do not run, so try each.
 environment_find_python() {
   local wanted=${1:-} candidate
-  for candidate in ${EDGEHOST_PYTHON:-} "python$wanted" python3 \
+  for candidate in ${EDGEHOST_PYTHON:-} ${wanted:+"python$wanted"} python3 \
     $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/${wanted:-3.}"*/bin/python 2>/dev/null | sort -rV) \
     python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c "import sys; v = sys.version_info; sys.exit(v < (3, 10) or '$wanted' not in ('', f'{v[0]}.{v[1]}'))" 2>/dev/null; then
@@ -66,7 +66,8 @@ environment_current() {
   done
 }
 
-environment_fingerprint() { sha256sum <"$project/pyproject.toml"; }
+# The folder counts too: an environment that was copied along with its checkout still points to the old place.
+environment_fingerprint() { { echo "$project" && cat "$project/pyproject.toml"; } | sha256sum; }
 
 environment_install() {
   local requirements
