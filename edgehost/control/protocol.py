@@ -1,0 +1,201 @@
+"""What the command line and the agent say to each other over the agent's Unix socket: the messages and their frames. No I/O here.
+
+A frame is an unsigned 32-bit length, most significant byte first, and that many bytes of msgpack: one map whose `op` names the
+message. A peer sends a request and reads replies until the last one; requests on one connection are answered in order:
+
+    ping       ->  pong
+    functions  ->  function_list
+    invoke     ->  answer  chunk*  done
+    anything   ->  refused              (and, if the frame itself was wrong, the connection is closed)
+
+The two sides may be of different versions of edgehost (an agent that runs on while its package is upgraded), so a message only
+ever gains fields that have defaults, and unknown fields are ignored; PROTOCOL rises when a change is larger than that.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from edgehost import __version__
+from edgehost.errors import ControlError
+
+PROTOCOL = 1
+LIMIT_BYTES = 64 * 1024 * 1024
+"""The largest frame either side takes: what a person may reasonably pipe through `edgehost invoke --file`."""
+PIECE_BYTES = 1024 * 1024
+"""An answer's body is cut into chunks of this size, so that it has no limit of its own."""
+
+HEADER = struct.Struct(">I")
+
+M = TypeVar("M")
+
+FunctionState = Literal["starting", "ready", "degraded", "crash_loop", "failed", "stopped"]
+TriggerState = Literal["starting", "running", "degraded", "failed", "stopped"]
+
+
+class Ping(Struct, frozen=True, tag="ping", tag_field="op"):
+    """Who is there?"""
+
+    protocol: int = PROTOCOL
+
+
+class ListFunctions(Struct, frozen=True, tag="functions", tag_field="op"):
+    """How are the functions?"""
+
+    protocol: int = PROTOCOL
+
+
+class Invoke(Struct, frozen=True, tag="invoke", tag_field="op"):
+    """Call one function once. Closing the connection before the answer cancels the call."""
+
+    function: str
+    body: bytes = b""
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    method: str = ""
+    path: str = "/"
+    protocol: int = PROTOCOL
+
+
+class TriggerStatus(Struct, frozen=True):
+    """How one trigger of a function is; `message` says what to do when it is not `running`."""
+
+    name: str
+    kind: str
+    state: TriggerState
+    message: str = ""
+
+
+class FunctionStatus(Struct, frozen=True):
+    """How one function is: its state, its workers, what waits, and counts since the agent started it."""
+
+    name: str
+    state: FunctionState
+    version: str = "0.0.0"
+    runtime: str = "python"
+    workers_ready: int = 0
+    workers_wanted: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    handled: int = 0
+    failed: int = 0
+    dropped: int = 0
+    p50_ms: float | None = None
+    """Of recent calls, from taken off the queue to answered; None before the first."""
+    p99_ms: float | None = None
+    triggers: list[TriggerStatus] = []
+    last_error: str = ""
+    since: float = 0.0
+    """Unix time at which it came into this state; 0 if never said."""
+    warnings: list[str] = []
+    """What the manifest says that is not used here, one line each."""
+
+
+class Pong(Struct, frozen=True, tag="pong", tag_field="op"):
+    """The agent that answers here."""
+
+    version: str
+    pid: int
+    started: float
+    """Unix time."""
+    protocol: int = PROTOCOL
+
+
+class FunctionList(Struct, frozen=True, tag="function_list", tag_field="op"):
+    """Every function the agent knows, in the order of their names."""
+
+    functions: list[FunctionStatus]
+
+
+class Answer(Struct, frozen=True, tag="answer", tag_field="op"):
+    """The head of a function's answer; the body follows in chunks. `code` names a failure, empty when the handler answered."""
+
+    status: int
+    content_type: str = "text/plain"
+    headers: dict[str, str] = {}
+    code: str = ""
+
+
+class Chunk(Struct, frozen=True, tag="chunk", tag_field="op"):
+    """The next bytes of the body."""
+
+    data: bytes
+
+
+class Done(Struct, frozen=True, tag="done", tag_field="op"):
+    """The body is whole, unless `error` says why it broke off."""
+
+    duration_ms: float
+    error: str = ""
+
+
+class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
+    """The request was not carried out; `code` is stable, `message` is for a person."""
+
+    code: str
+    message: str
+
+
+Request = Ping | ListFunctions | Invoke
+Reply = Pong | FunctionList | Answer | Chunk | Done | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+class _Envelope(Struct, frozen=True):
+    """What can be read of a message of any version."""
+
+    op: str = ""
+    protocol: int = PROTOCOL
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One whole frame. Raises ControlError if the message is over LIMIT_BYTES."""
+    payload = _encoder.encode(message)
+    if len(payload) > LIMIT_BYTES:
+        raise ControlError(f"{len(payload)} bytes are more than the {LIMIT_BYTES} the local socket carries at once; send less")
+    return HEADER.pack(len(payload)) + payload
+
+
+def payload_size(header: bytes) -> int:
+    """How many bytes follow this 4-byte header. Raises ControlError for a length that no frame has."""
+    (size,) = HEADER.unpack(header)
+    if not 0 < size <= LIMIT_BYTES:
+        raise ControlError(f"a frame of {size} bytes is not one of edgehost; 1 to {LIMIT_BYTES} are allowed")
+    return int(size)
+
+
+def decode_request(payload: bytes) -> Request:
+    """The request in one frame. Raises ControlError that says which side is too old, or that the bytes are no request."""
+    return _decode(_requests, payload)
+
+
+def decode_reply(payload: bytes) -> Reply:
+    """The reply in one frame. Raises ControlError as `decode_request` does."""
+    return _decode(_replies, payload)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[M], payload: bytes) -> M:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ControlError(_complaint(payload, str(error))) from error
+
+
+def _complaint(payload: bytes, reason: str) -> str:
+    try:
+        envelope = msgspec.msgpack.decode(payload, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return f"not a message of edgehost's local protocol: {reason}"
+    if envelope.protocol != PROTOCOL:
+        return (
+            f"{envelope.op!r} is of protocol {envelope.protocol}, edgehost {__version__} speaks protocol {PROTOCOL}; "
+            "restart the agent so that both sides are of one version"
+        )
+    return f"{envelope.op!r} is not understood by edgehost {__version__}: {reason}"
