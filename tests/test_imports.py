@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgehost"
 
-GROUND_FLOOR = ("event", "manifest", "config", "errors", "backoff", "mqtt", "plugin")
+GROUND_FLOOR = ("event", "manifest", "config", "errors", "backoff", "mqtt", "http", "plugin")
 FLOORS = {
     **dict.fromkeys((f"edgehost.{name}" for name in GROUND_FLOOR), 0),
     "edgehost.sdk": 1,
