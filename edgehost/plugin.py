@@ -34,6 +34,8 @@ class TriggerHost(Protocol):
     """What the agent gives a trigger. One host per trigger instance."""
 
     function_name: str
+    folder: Path
+    """The function's own folder, the bundle's root."""
     origin: Origin
     """The value for `Event.trigger` of every event this trigger makes."""
     standalone: bool
