@@ -51,6 +51,9 @@ class TriggerHost(Protocol):
         Under the queue policy `block` the future also covers the wait for room, so a trigger bounds what it has in flight.
         """
 
+    def withdraw(self, future: asyncio.Future[Response]) -> bool:
+        """Take back an event that no worker has begun: its future becomes the failure `no_worker`. False: begun or answered."""
+
     def broker(self, name: str) -> Session:
         """The one MQTT session of broker `name` in edgehost.toml, or of a `mqtt://` URL."""
 
@@ -93,7 +96,7 @@ class OutputHost(Protocol):
 
 
 class Output(Protocol):
-    """Takes a function's answers somewhere. `send` returns when the answer is safe there, and raises TriggerError if it is not."""
+    """Takes a function's answers somewhere. `send` returns when it is safe there, and raises TriggerError if it is not."""
 
     Settings: ClassVar[type[Struct]]
 
@@ -107,7 +110,7 @@ class Output(Protocol):
 
 
 class Runtime(Protocol):
-    """Knows how to run one kind of code inside a worker process. The class is imported on both sides; `load` runs in the worker."""
+    """Knows how to run one kind of code inside a worker process. Imported on both sides; `load` runs in the worker."""
 
     Settings: ClassVar[type[Struct] | None]
     """The manifest table named after the runtime (`[onnx]`), None if it has none."""
