@@ -108,7 +108,10 @@ def _raw(value: Any) -> bytes:
 
 def holds_ack(result: Any) -> bool:
     """True if `result` is a Response whose `ensure_no_ack()` was called."""
-    return _is_response(result) and bool(result.headers) and bool(result.headers.get(NO_ACK))
+    kind = type(result)
+    if kind is not Response and (kind in _PLAIN or not _is_response(result)):
+        return False
+    return bool(result.headers and result.headers.get(NO_ACK))
 
 
 def batch_responses(results: Any, events: Sequence[Event]) -> list[WireResponse]:
@@ -153,7 +156,7 @@ def is_stream(result: Any) -> bool:
 def open_stream(result: Any) -> Generator[WireResponse | bytes, None, None]:
     """The head of a stream (status, headers, the first item as body), then the other items as bytes.
 
-    Raises what the handler raises. An async generator is driven on a loop of its own, so this must not be called while a loop runs.
+    Raises what the handler raises. An async generator is driven on a loop of its own, so no loop may run here.
     """
     head, items = _parts(result)
     source = items if isinstance(items, GeneratorType) else _driven(items)

@@ -12,7 +12,7 @@ class Link(Protocol):
     """All of these may be called from the handler's thread (or loop) alone."""
 
     def log(self, level: str, message: str, fields: dict[str, Any], event_id: str | None = None) -> None:
-        """Send one log record; `level` is debug, info, warning or error; `fields` is JSON-ready. None: the event being handled."""
+        """Send one log record; `level` is debug, info, warning or error; `fields` is JSON-ready. None: the event in hand."""
 
     def call(self, function: str, event: WireEvent, timeout_s: float | None) -> WireResponse:
         """Submit an event to another local function and block for its answer; raises TimeoutError after `timeout_s`."""

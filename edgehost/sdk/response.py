@@ -1,4 +1,4 @@
-"""The Response a handler may return. A plain, open object, as nuclio-sdk's is; `edgehost.sdk.answer` makes the wire's value of it."""
+"""The Response a handler may return. A plain, open object, as nuclio-sdk's is; `answer` makes the wire's value of it."""
 
 from __future__ import annotations
 
