@@ -20,14 +20,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgehost"
 
-GROUND_FLOOR = ("event", "manifest", "config", "errors", "backoff", "mqtt", "http", "plugin")
+GROUND_FLOOR = ("event", "manifest", "config", "errors", "log", "backoff", "mqtt", "http", "plugin")
 FLOORS = {
     **dict.fromkeys((f"edgehost.{name}" for name in GROUND_FLOOR), 0),
     "edgehost.sdk": 1,
+    "edgehost.control": 1,
+    "edgehost.watch": 1,
+    "edgehost.embedded_broker": 1,
     "edgehost.engine": 2,
     "edgehost.batch": 3,
-    "edgehost.deployment": 3,
-    "edgehost.control": 4,
+    "edgehost.delivery": 3,
+    "edgehost.deployment": 4,
     "edgehost.agent": 5,
     "edgehost.cli": 6,
 }
