@@ -11,7 +11,7 @@ import logging
 import operator
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Generator, Sequence
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from edgehost.event import Response as WireResponse
@@ -28,8 +28,8 @@ _SHAPE = ("body", "headers", "content_type", "status_code")
 def to_response(result: Any) -> WireResponse:
     """The Response a single (not streamed) result means.
 
-    Raises TypeError or ValueError, with a message for the function's author, for a status that is none and for JSON's impossible
-    keys and circles.
+    Raises TypeError or ValueError, with a message for the function's author, for a status that is none, for JSON's impossible
+    keys and circles, and for a coroutine nobody awaited.
     """
     kind = type(result)
     if kind is bytes:
@@ -50,6 +50,9 @@ def _from_other(result: Any) -> WireResponse:
         return WireResponse(200, JSON, {}, dumps(result).encode())
     if _is_response(result):
         return _from_object(result)
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise TypeError(f"the handler returned a coroutine ({result.__qualname__}) and did not await it; make it `async def`")
     return WireResponse(200, TEXT, {}, _raw(result))
 
 
