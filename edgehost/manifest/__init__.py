@@ -1,1 +1,5 @@
-"""Function manifests: the values (`model`) and the readers of `function.toml` and of Nuclio's `function.yaml`."""
+"""A function's manifest: the values it says (`model`), and `read_manifest`, which finds and reads the one of a folder."""
+
+from edgehost.manifest.folder import read_manifest
+
+__all__ = ["read_manifest"]

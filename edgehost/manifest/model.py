@@ -12,7 +12,10 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+"""Up to a year, which also keeps TOML's `inf` out."""
+Workers = Annotated[int, Meta(ge=1, le=256)]
+Concurrency = Annotated[int, Meta(ge=1, le=1024)]
 QueuePolicy = Literal["block", "reject", "drop_oldest", "drop_newest"]
 DrainPolicy = Literal["finish", "inflight", "handover"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -83,8 +86,8 @@ class Manifest(Struct, frozen=True):
     description: str = ""
     runtime: str = "python"
     handler: str = ""
-    workers: Positive = 1
-    concurrency: Positive = 1
+    workers: Workers = 1
+    concurrency: Concurrency = 1
     timeout_s: Seconds = 60.0
     start_timeout_s: Seconds = 30.0
     body: Literal["bytes", "view"] = "bytes"
