@@ -76,6 +76,7 @@ FAILURES = {
     "dropped": 503,
     "queue_full": 429,
     "cancelled": 499,
+    "output_failed": 502,
 }
 
 

@@ -1,0 +1,321 @@
+"""Deployment: one function under its name, with its triggers and outputs, through start, upgrade and end.
+
+    state       means
+    starting    workers load the function; triggers wait
+    running     triggers listen
+    failed      the manifest is wrong, or no worker could load the function; the pool goes on trying
+    stopped     for ever
+
+An upgrade starts the new version first; one assignment per trigger swaps it in; the old one drains. Must not know how events are
+carried to workers, or what a trigger listens to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+
+from edgehost import plugin
+from edgehost.batch import Batcher
+from edgehost.config import Config
+from edgehost.control.protocol import FunctionStatus, TriggerStatus
+from edgehost.delivery import Delivery, Route
+from edgehost.engine.function import Function
+from edgehost.engine.nursery import Nursery, breed_of
+from edgehost.engine.spec import WorkerSpec
+from edgehost.errors import EdgehostError, StartError, TriggerError
+from edgehost.event import Event, Origin, Response, failure
+from edgehost.log import BoundLogger
+from edgehost.manifest.model import Manifest, OutputSpec, TriggerSpec
+from edgehost.mqtt import Session
+
+T = TypeVar("T")
+TriggerState = Literal["starting", "running", "degraded", "failed", "stopped"]
+
+_log = logging.getLogger("edgehost.deployment")
+
+
+class Surroundings(Protocol):
+    """What a deployment needs of its agent."""
+
+    config: Config
+    standalone: bool
+    nursery: Nursery
+
+    def broker(self, name: str) -> Session: ...
+
+    def shared(self, key: str, make: Callable[[], T]) -> T: ...
+
+    def call(self, name: str, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]: ...
+
+
+class TriggerHost:
+    """The edgehost.plugin.TriggerHost of one trigger."""
+
+    def __init__(
+        self, manifest: Manifest, spec: TriggerSpec, around: Surroundings, withdraw: Callable[[asyncio.Future[Response]], bool]
+    ) -> None:
+        self.function_name = manifest.name
+        self.folder = manifest.folder
+        self.origin = Origin(spec.kind, spec.name)
+        self.standalone = around.standalone
+        self.config = around.config
+        self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
+        self.broker = around.broker
+        self.shared = around.shared
+        self.withdraw = withdraw
+        self.submit: Callable[[Event], asyncio.Future[Response]]
+        self.state: TriggerState = "starting"
+        self.message = ""
+
+    def report(self, state: TriggerState, message: str = "") -> None:
+        if (state, message) != (self.state, self.message):
+            self.state, self.message = state, message
+            level = logging.WARNING if state in ("degraded", "failed") else logging.INFO
+            self.log.log(level, "%s%s", state, f": {message}" if message else "")
+
+
+class OutputHost:
+    """The edgehost.plugin.OutputHost of one output."""
+
+    def __init__(self, manifest: Manifest, spec: OutputSpec, around: Surroundings) -> None:
+        self.function_name = manifest.name
+        self.name = spec.name
+        self.config = around.config
+        self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
+        self.broker = around.broker
+        self.call = around.call
+
+
+class Version:
+    """One version of the function: its workers, its outputs, and what its context may ask of the agent."""
+
+    def __init__(self, manifest: Manifest, around: Surroundings) -> None:
+        self.manifest = manifest
+        self._around = around
+        self.routes = [
+            Route(spec, plugin.load("output", spec.kind)(spec.settings, OutputHost(manifest, spec, around)))
+            for spec in manifest.outputs
+        ]
+        self.function = Function(
+            worker_spec(manifest),
+            manifest.workers,
+            manifest.queue,
+            manifest.start_timeout_s,
+            around.nursery,
+            breed_of(manifest),
+            self,
+        )
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Outputs first, then workers. Raises StartError or TriggerError."""
+        for route in self.routes:
+            await route.output.start()
+        await self.function.start()
+
+    async def end(self, successor: Version | None = None) -> None:
+        """Drain by the manifest's policy, then end workers and outputs."""
+        manifest = self.manifest
+        await self.function.drain(manifest.drain, manifest.drain_timeout_s, successor.function if successor else None)
+        await self.function.close()
+        for route in self.routes:
+            await route.output.stop()
+
+    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
+        return self._around.call(name, event, timeout_s)
+
+    def publish(self, output: str, event: Event) -> asyncio.Future[None]:
+        """`context.publish`: what a handler sends on its way, whatever its answer will be."""
+        route = next((route for route in self.routes if route.spec.name == output), None)
+        if route is None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(
+                TriggerError(f"{output!r} is not an output of {self.manifest.name!r}; declare [outputs.{output}]")
+            )
+            return future
+        message = Response(200, event.content_type, event.headers, event.body)
+        task = asyncio.get_running_loop().create_task(route.output.send(event, message))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        return task
+
+
+class Deployment:
+    """One name. `start` brings it up and returns; a function that cannot be loaded is a state, not an exception."""
+
+    def __init__(self, name: str, folder: Path, around: Surroundings) -> None:
+        self.name = name
+        self.folder = folder
+        self._around = around
+        self._log = BoundLogger(_log, function=name)
+        self._version: Version | None = None
+        self._triggers: list[tuple[Any, TriggerHost, TriggerSpec]] = []
+        self._trouble = ""
+        self._bringing_up: asyncio.Task[None] | None = None
+        self._since = time.time()
+        self._last_state = ""
+
+    async def start(self, manifest: Manifest) -> None:
+        """Start the first version. If it cannot be loaded now, triggers start as soon as the pool has loaded it."""
+        for warning in manifest.warnings:
+            self._log.warning("%s", warning)
+        try:
+            self._version = version = Version(manifest, self._around)
+            await version.start()
+        except StartError as error:
+            self._log.error("cannot start: %s", error)
+            self._bringing_up = asyncio.create_task(self._come_up_late(version))
+        except EdgehostError as error:
+            self.trouble(str(error))
+        else:
+            await self._start_triggers(version)
+
+    def trouble(self, message: str) -> None:
+        """Something a person must mend keeps this function from running; shown until a new version starts."""
+        self._trouble = message
+        self._log.error("%s", message)
+
+    async def _come_up_late(self, version: Version) -> None:
+        await version.function.pool.came_up.wait()
+        self._log.info("loaded at last; its triggers start")
+        await self._start_triggers(version)
+
+    async def _start_triggers(self, version: Version) -> None:
+        for spec in version.manifest.triggers:
+            host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
+            self._connect(host, spec, version)
+            try:
+                trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
+                self._triggers.append((trigger, host, spec))
+                await trigger.start()
+                if host.state == "starting":
+                    host.report("running")
+            except EdgehostError as error:
+                host.report("failed", str(error))
+
+    def _connect(self, host: TriggerHost, spec: TriggerSpec, version: Version) -> None:
+        """The assignment that makes a trigger's next event go to `version`."""
+        submit: Callable[[Any], asyncio.Future[Any]] = version.function.submit
+        if spec.batch is not None:
+            submit = Batcher(spec.batch, submit).submit
+        if not plugin.load("trigger", spec.kind).replies:
+            submit = Delivery(submit, version.manifest.retry, version.routes, host.log, version.function.counters.retry).submit
+        host.submit = submit
+
+    def _withdraw(self, future: asyncio.Future[Response]) -> bool:
+        return self._version is not None and self._version.function.withdraw(future)
+
+    async def replace(self, manifest: Manifest) -> None:
+        """Upgrade: the new version is started first, then swapped in. Raises EdgehostError and keeps the old one if it
+        cannot start.
+        """
+        old = self._version
+        new = Version(manifest, self._around)
+        try:
+            await new.start()
+        except EdgehostError:
+            await new.end()
+            raise
+        if self._bringing_up is not None:
+            self._bringing_up.cancel()
+            self._bringing_up = None
+        self._trouble = ""
+        self._version = new
+        if old is not None and old.manifest.triggers == manifest.triggers and self._triggers:
+            for _, host, spec in self._triggers:
+                self._connect(host, spec, new)
+        else:
+            await self._stop_triggers()
+            await self._start_triggers(new)
+        if old is not None:
+            await old.end(new)
+        self._log.info("version %s is in place", manifest.version)
+
+    async def _stop_triggers(self) -> None:
+        await asyncio.gather(*(trigger.stop() for trigger, _, _ in self._triggers))
+        for _, host, _ in self._triggers:
+            host.report("stopped")
+        self._triggers.clear()
+
+    async def stop(self) -> None:
+        """Triggers first, so that nothing new comes; then the function by its drain policy."""
+        if self._bringing_up is not None:
+            self._bringing_up.cancel()
+        await self._stop_triggers()
+        if self._version is not None:
+            await self._version.end()
+
+    def submit(self, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]:
+        """A direct call (invoke, call_function): the caller waits and decides itself what to do with a failure."""
+        if self._version is None:
+            future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            future.set_result(failure("not_ready", f"function {self.name!r} is not running: {self._trouble or 'it starts'}"))
+            return future
+        return self._version.function.submit(event, timeout_s)
+
+    def status(self) -> FunctionStatus:
+        """How it is, for people and machines."""
+        triggers = [TriggerStatus(spec.name, spec.kind, host.state, host.message) for _, host, spec in self._triggers]
+        version = self._version
+        if version is None:
+            return FunctionStatus(self.name, "failed", last_error=self._trouble, since=self._since)
+        function, manifest = version.function, version.manifest
+        state = "failed" if self._trouble else function.pool.state
+        if state != self._last_state:
+            self._last_state, self._since = state, time.time()
+        counters = function.counters
+        return FunctionStatus(
+            name=self.name,
+            state=state,
+            version=manifest.version,
+            runtime=manifest.runtime,
+            workers_ready=function.pool.ready,
+            workers_wanted=manifest.workers,
+            queued=function.queued,
+            in_flight=function.in_flight,
+            handled=counters.handled,
+            failed=counters.failed,
+            dropped=counters.dropped,
+            p50_ms=counters.quantile_ms(0.5),
+            p99_ms=counters.quantile_ms(0.99),
+            triggers=triggers,
+            last_error=self._trouble or function.last_error,
+            since=self._since,
+            warnings=list(manifest.warnings),
+        )
+
+
+def worker_spec(manifest: Manifest) -> WorkerSpec:
+    """What the workers of this manifest are told."""
+    limits = manifest.limits
+    return WorkerSpec(
+        function=manifest.name,
+        version=manifest.version,
+        description=manifest.description,
+        runtime=manifest.runtime,
+        handler=manifest.handler,
+        folder=str(manifest.folder),
+        worker_id=0,
+        concurrency=manifest.concurrency,
+        timeout_s=manifest.timeout_s,
+        body=manifest.body,
+        on_loop=manifest.on_loop,
+        debug=manifest.debug,
+        log_level=manifest.log_level,
+        env=manifest.env,
+        triggers=tuple(Origin(trigger.kind, trigger.name) for trigger in manifest.triggers),
+        outputs=tuple(output.name for output in manifest.outputs),
+        memory_bytes=limits.memory_bytes,
+        open_files=limits.open_files,
+        processes=limits.processes,
+        cpu_s=limits.cpu_s,
+        niceness=limits.niceness,
+        settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
+    )

@@ -1,0 +1,110 @@
+"""Call: one event on its way through a function, and Stream: an answer that comes in pieces. Knows nothing of workers or
+queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from edgehost.event import Event, Response, failure
+
+FOREVER = float("inf")
+
+
+class Call:
+    """One submitted event (or batch) and everything that is owed to whoever submitted it.
+
+    `deadline` is in monotonic seconds and covers the wait. `ordinal` says which of its worker's events it is, `lent` where
+    its body
+    lies in the arena (0: nowhere). `publications` are messages the handler published that must be safe before the answer counts.
+    """
+
+    __slots__ = ("acknowledged", "deadline", "event", "future", "held", "lent", "ordinal", "publications", "stream", "submitted")
+
+    def __init__(self, event: Event | list[Event], future: asyncio.Future[Any], submitted: float, deadline: float) -> None:
+        self.event = event
+        self.future = future
+        self.submitted = submitted
+        self.deadline = deadline
+        self.ordinal = 0
+        self.lent = 0
+        self.stream: Stream | None = None
+        self.publications: list[asyncio.Future[None]] | None = None
+        self.acknowledged = False
+        self.held: Response | None = None
+
+    def settle(self, response: Response) -> None:
+        """Give the answer, unless somebody did already or nobody waits any more. A failed batch fails for every member."""
+        if not self.future.done():
+            self.future.set_result([response] * len(self.event) if isinstance(self.event, list) else response)
+
+    def fail(self, code: str, message: str) -> None:
+        """Settle with a failure; a stream that has begun is broken off instead."""
+        if self.stream is not None:
+            self.stream.end(message)
+        self.settle(failure(code, message))
+
+
+class Stream:
+    """The chunks of a streamed answer: an async iterator for whoever takes the answer.
+
+    `more(n)` is called as chunks are taken, so that the worker may send n more; `cancel()` when the reader goes away early.
+    Raises ConnectionError in the reader when the worker could not finish.
+    """
+
+    def __init__(self, more: Callable[[int], None], cancel: Callable[[], None]) -> None:
+        self._more = more
+        self._cancel = cancel
+        self._chunks: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._reason: str | None = None
+        self._taken = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._arrived.set()
+
+    def end(self, reason: str) -> None:
+        """No more chunks; `reason` is empty when the stream is complete."""
+        if self._reason is None:
+            self._reason = reason
+            self._arrived.set()
+
+    @property
+    def unread(self) -> int:
+        """Chunks that have arrived and wait for the reader."""
+        return len(self._chunks)
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._reason is not None:
+                if self._reason:
+                    raise ConnectionError(self._reason)
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._taken += 1
+        if self._taken >= 8 and self._reason is None:
+            self._more(self._taken)
+            self._taken = 0
+        return self._chunks.popleft()
+
+    async def aclose(self) -> None:
+        """The reader wants no more: the worker's generator is closed."""
+        if self._reason is None:
+            self._cancel()
+        self._chunks.clear()
+        self.end("")
+
+
+def call_for(event: Event | list[Event], loop: asyncio.AbstractEventLoop, timeout_s: float) -> Call:
+    """A new call whose deadline is `timeout_s` seconds from now."""
+    now = monotonic()
+    return Call(event, loop.create_future(), now, now + timeout_s)

@@ -1,0 +1,338 @@
+"""Function: a queue with a policy in front of a pool of workers, a deadline over every event, and an orderly end.
+
+    state      submit            ends when
+    open       queue or worker   drain() is called
+    draining   refused           the queue (policy `finish`) and the workers are empty, or the drain time-out passes
+    closed     refused           for ever
+
+Knows calls and pools; must not know triggers, outputs or manifests on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgehost.engine import frames
+from edgehost.engine.call import FOREVER, Call, call_for
+from edgehost.engine.handle import WorkerHandle
+from edgehost.engine.nursery import Breed, Nursery
+from edgehost.engine.output import OutputPipe, Throttle
+from edgehost.engine.pool import Pool, choose
+from edgehost.engine.spec import WorkerSpec
+from edgehost.event import Event, Response
+from edgehost.log import BoundLogger
+
+if TYPE_CHECKING:
+    from edgehost.manifest.model import DrainPolicy, Queue
+
+_ASYNC_GRACE_S = 0.25
+"""A coroutine is cancelled by its own worker at the deadline; only a loop that hangs is killed, this much later."""
+_SWEEP_S = 0.005
+_LATENCIES = 2048
+
+log = logging.getLogger("edgehost.function")
+
+
+class Services(Protocol):
+    """What the engine asks of the agent on behalf of a function."""
+
+    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]: ...
+
+    def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
+
+
+class Counters:
+    """What happened to the events of a function since it was started."""
+
+    __slots__ = ("dropped", "failed", "handled", "last_error", "latencies", "retried")
+
+    def __init__(self) -> None:
+        self.handled = 0
+        self.failed = 0
+        self.dropped = 0
+        self.retried = 0
+        self.last_error = ""
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES)
+        """Seconds from submit to answer, of the newest events."""
+
+    def retry(self) -> None:
+        """One more try of a failed event."""
+        self.retried += 1
+
+    def quantile_ms(self, q: float) -> float:
+        """The q-quantile of the newest latencies in milliseconds; 0 if there are none."""
+        if not self.latencies:
+            return 0.0
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1e3
+
+
+class Function:
+    """One version of a deployed function. `submit` is the way in; it never raises and its future never does."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        workers: int,
+        queue: Queue,
+        start_timeout_s: float,
+        nursery: Nursery,
+        breed: Breed,
+        services: Services,
+    ) -> None:
+        self.spec = spec
+        self.name = spec.function
+        self.timeout_s = spec.timeout_s
+        self.counters = Counters()
+        self.log_adapter = BoundLogger(log, function=spec.function)
+        self._policy = queue.policy
+        self._size = queue.size
+        self._loop = asyncio.get_running_loop()
+        self._nursery = nursery
+        self._breed = breed
+        self._services = services
+        self._queue: deque[Call] = deque()
+        self._state: Literal["open", "draining", "closed"] = "open"
+        self._sweep_at: asyncio.TimerHandle | None = None
+        self._grace_s = 0.0 if spec.concurrency == 1 else _ASYNC_GRACE_S
+        self._idle: asyncio.Event = asyncio.Event()
+        self._throttle = Throttle()
+        self.pool = Pool(workers, self._launch, self._lost, start_timeout_s, self.log_adapter)
+        self._workers = self.pool.workers
+
+    async def start(self) -> None:
+        """Start the workers; returns when all are ready. Raises StartError if the function cannot be loaded."""
+        await self.pool.start()
+
+    def submit(self, event: Event | list[Event], timeout_s: float | None = None) -> asyncio.Future[Response]:
+        """Hand over an event (or a batch: the answer is then a list). The future resolves with the answer or with a failure."""
+        call = call_for(event, self._loop, timeout_s or self.timeout_s)
+        if self._state != "open":
+            call.fail("stopped", f"function {self.name!r} is stopping")
+            return call.future
+        if self._sweep_at is None:
+            self._sweep_at = self._loop.call_at(call.deadline, self._sweep)
+        if not self._queue and (worker := choose(self._workers)) is not None:
+            worker.give(call)
+        elif len(self._queue) < self._size or self._policy == "block":
+            # `block`: the submitter awaits the answer, so it is the submitter's own limit that bounds what waits here.
+            self._queue.append(call)
+        else:
+            self._refuse(call)
+        return call.future
+
+    def _refuse(self, call: Call) -> None:
+        """The queue is full: the policy says which event goes."""
+        self._queue = deque(waiting for waiting in self._queue if not waiting.future.done())
+        if len(self._queue) < self._size:
+            self._queue.append(call)
+            return
+        self.counters.dropped += 1
+        if self._policy == "drop_oldest":
+            self._queue.popleft().fail("dropped", f"dropped for a newer event: the queue of {self.name!r} holds {self._size}")
+            self._queue.append(call)
+        elif self._policy == "drop_newest":
+            call.fail("dropped", f"dropped: the queue of {self.name!r} holds {self._size}")
+        else:
+            call.fail("queue_full", f"the queue of {self.name!r} is full ({self._size} events)")
+
+    def withdraw(self, future: asyncio.Future[Response]) -> bool:
+        """Take back an event that still waits in the queue: it fails with `no_worker`. False if a worker has it, or it is
+        answered.
+        """
+        for call in self._queue:
+            if call.future is future and not future.done():
+                self._queue.remove(call)
+                self._fail(call, "no_worker", f"no worker of {self.name!r} was free within {monotonic() - call.submitted:.1f} s")
+                return True
+        return False
+
+    @property
+    def last_error(self) -> str:
+        """What a person should know: why workers do not start if they do not, else the newest failure."""
+        return (
+            self.pool.last_error
+            if self.pool.state in ("failed", "crash_loop")
+            else self.counters.last_error or self.pool.last_error
+        )
+
+    @property
+    def queued(self) -> int:
+        """Events that wait for a worker."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Events that workers hold."""
+        return sum(len(worker.pending) for worker in self._workers)
+
+    def worker_free(self) -> None:
+        """Give what waits to whoever has room."""
+        queue = self._queue
+        while queue:
+            worker = choose(self._workers)
+            if worker is None:
+                return
+            call = queue.popleft()
+            if not call.future.done():
+                worker.give(call)
+        if self._state != "open" and not self.in_flight:
+            self._idle.set()
+
+    def answered(self, call: Call, response: Response) -> None:
+        """A worker answered."""
+        counters = self.counters
+        if response.code:
+            counters.failed += 1
+            counters.last_error = response.body.decode("utf-8", "replace")
+        else:
+            counters.handled += 1
+        counters.latencies.append(monotonic() - call.submitted)
+        if not call.future.done():
+            call.future.set_result(response)
+
+    def _sweep(self) -> None:
+        """End what is past its deadline, and look again when the next one is."""
+        now = monotonic()
+        self._expire_queued(now)
+        for worker in list(self._workers):
+            self._expire_given(worker, now)
+        calls = [*self._queue, *(call for worker in self._workers for call in worker.pending.values())]
+        due = min((call.deadline for call in calls if call.deadline != FOREVER), default=None)
+        self._sweep_at = None if due is None else self._loop.call_at(max(due, now + _SWEEP_S), self._sweep)
+        self.worker_free()
+
+    def _expire_queued(self, now: float) -> None:
+        kept: deque[Call] = deque()
+        for call in self._queue:
+            if call.deadline <= now:
+                self._fail(call, "no_worker", f"no worker of {self.name!r} was free within {now - call.submitted:.1f} s")
+            elif not call.future.done():
+                kept.append(call)
+        self._queue = kept
+
+    def _expire_given(self, worker: WorkerHandle, now: float) -> None:
+        late = worker.overdue(now, self._grace_s)
+        for call in late:
+            self._fail(
+                call,
+                "timeout",
+                f"function {self.name!r} did not answer within {now - call.submitted:.1f} s; its worker is replaced",
+            )
+        if late:
+            self.log_adapter.error(
+                "event %s ran past its deadline; worker %d is killed",
+                _event_id(late[0]),
+                worker.worker_id,
+                extra={"event_id": _event_id(late[0])},
+            )
+            worker.kill()
+
+    def _fail(self, call: Call, code: str, message: str) -> None:
+        if not call.future.done() or call.stream is not None:
+            self.counters.failed += 1
+            self.counters.last_error = message
+        call.fail(code, message)
+
+    async def _launch(self, worker_id: int) -> WorkerHandle:
+        """A new worker process, loading. Raises StartError."""
+        from msgspec.structs import replace
+
+        handle = WorkerHandle(self._loop, self, worker_id, self.spec.concurrency)
+        output = OutputPipe(self._loop, self._output_line)
+        try:
+            process = await self._nursery.zygote(self._breed).fork(
+                replace(self.spec, worker_id=worker_id), handle.channel.descriptors(output.write_end)
+            )
+        except BaseException:
+            handle.channel.close()
+            output.close()
+            raise
+        output.handed_over()
+        handle.born(process)
+        handle.ended.add_done_callback(lambda _: output.close())
+        return handle
+
+    def _lost(self, worker: WorkerHandle, reason: str) -> None:
+        """A worker ended: what it had begun failed, what it had not goes to the front of the queue, in order."""
+        begun, unbegun = worker.take_lost()
+        for call in begun:
+            self._fail(call, "worker_died", f"the worker of {self.name!r} died while it handled the event: {reason}")
+        self._queue.extendleft(reversed([call for call in unbegun if not call.future.done()]))
+        self.worker_free()
+
+    def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
+        return self._services.call(name, event, timeout_s)
+
+    def publish(self, output: str, event: Event) -> asyncio.Future[None]:
+        return self._services.publish(output, event)
+
+    def log(self, record: frames.Record) -> None:
+        """A log line of the function, with its event's id."""
+        if self._allowed():
+            level = logging.getLevelName(record.level.upper())
+            self.log_adapter.log(level, "%s", record.message, extra={"event_id": record.event_id, "fields": record.fields})
+
+    def _output_line(self, text: str) -> None:
+        if self._allowed():
+            self.log_adapter.info("%s", text)
+
+    def _allowed(self) -> bool:
+        if not self._throttle.allow():
+            return False
+        if dropped := self._throttle.take_dropped():
+            self.log_adapter.warning(
+                "%d log lines of the function were dropped: it writes faster than a log can be read", dropped
+            )
+        return True
+
+    async def drain(self, policy: DrainPolicy, timeout_s: float, successor: Function | None = None) -> None:
+        """Take no more events and finish by `policy`; what is unfinished after `timeout_s` seconds is answered with a failure.
+
+        `finish` handles all that waits, `inflight` only what workers hold, `handover` gives what waits to `successor`.
+        """
+        self._state = "draining"
+        waiting = list(self._queue)
+        if policy != "finish":
+            self._queue.clear()
+        if policy == "handover" and successor is not None:
+            successor.adopt(waiting)
+        elif policy != "finish":
+            for call in waiting:
+                call.fail("stopped", f"function {self.name!r} is stopping")
+        if self._queue or self.in_flight:
+            try:
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+            except asyncio.TimeoutError:
+                self.log_adapter.warning(
+                    "%d events were unfinished after %g s (drain_timeout)", self.queued + self.in_flight, timeout_s
+                )
+        try:
+            await asyncio.wait_for(self.pool.drain(), timeout_s)
+        except asyncio.TimeoutError:
+            self.log_adapter.warning("the drain callback did not return within %g s", timeout_s)
+
+    def adopt(self, calls: list[Call]) -> None:
+        """Take over what waited for the version before, in order, ahead of newer events; deadlines stay."""
+        self._queue.extendleft(reversed(calls))
+        if self._sweep_at is None and calls:
+            self._sweep_at = self._loop.call_at(min(call.deadline for call in calls), self._sweep)
+        self.worker_free()
+
+    async def close(self, within_s: float = 5.0) -> None:
+        """End the workers. Everything still unanswered gets a failure."""
+        self._state = "closed"
+        await self.pool.stop(within_s)
+        for call in self._queue:
+            call.fail("stopped", f"function {self.name!r} is stopping")
+        self._queue.clear()
+        if self._sweep_at is not None:
+            self._sweep_at.cancel()
+
+
+def _event_id(call: Call) -> str:
+    return call.event.id if isinstance(call.event, Event) else call.event[0].id

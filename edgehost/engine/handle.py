@@ -1,0 +1,311 @@
+"""WorkerHandle: the agent's view of one worker. What it was given, what it may be given more, what it answered, what it had
+begun.
+
+    state      until
+    starting   READY or FAILED comes, or the process ends
+    ready      STOP is sent, or the process ends
+    stopping   the process ends
+    ended      for ever
+
+Knows frames and calls; must not know queues, policies or how a worker is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Literal, Protocol
+
+from msgspec.structs import replace
+
+from edgehost.engine import frames
+from edgehost.engine.call import FOREVER, Call, Stream
+from edgehost.engine.channel import Channel
+from edgehost.engine.frames import HEADER, INLINE_MAX, encode
+from edgehost.engine.nursery import Process
+from edgehost.event import Event, Response, failure
+
+CREDIT_MAX = 64
+CREDIT_S = 1e-3
+"""A worker holds about this much work: enough to keep it busy while the agent turns once, too little to wait behind."""
+_LOOK_S = 0.002
+_LOOK_MOST_S = 0.05
+_NUMBER = 0xFFFFFFFF
+
+
+class Owner(Protocol):
+    """The function a worker works for."""
+
+    timeout_s: float
+
+    def answered(self, call: Call, response: Response) -> None: ...
+
+    def worker_free(self) -> None: ...
+
+    def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]: ...
+
+    def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
+
+    def log(self, record: frames.Record) -> None: ...
+
+
+def credit_for(peak_s: float) -> int:
+    """How many events a worker may hold whose slowest recent one took `peak_s`. The peak, not the mean: one slow event in twenty
+    would else make nineteen quick ones wait behind it while other workers are idle."""
+    return CREDIT_MAX if peak_s <= CREDIT_S / CREDIT_MAX else max(1, int(CREDIT_S / peak_s))
+
+
+class WorkerHandle:
+    """One worker. `pending` maps call numbers to calls in the order they were given; `ready` and `ended` resolve once each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, worker_id: int, concurrency: int) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._concurrency = concurrency
+        self.worker_id = worker_id
+        self.state: Literal["starting", "ready", "stopping", "ended"] = "starting"
+        self.pending: dict[int, Call] = {}
+        self.held: dict[int, Call] = {}
+        self.credit = concurrency
+        self.answered = 0
+        self.ready: asyncio.Future[str] = loop.create_future()
+        """'' when the function is loaded, else why it is not."""
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self.drained: asyncio.Future[None] = loop.create_future()
+        self.channel = Channel(loop, self._receive, self._received)
+        self._process: Process | None = None
+        self._given = 0
+        self._look_s = 0.0
+        self._seen = 0
+        self._unbegun_at_end: list[Call] = []
+
+    def born(self, process: Process) -> None:
+        """The process exists: hear of its end."""
+        self._process = process
+        process.ended = self._ended
+        self.channel.handed_over()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def room(self) -> bool:
+        """Whether it may be given one more event now."""
+        return self.state == "ready" and len(self.pending) < self.credit
+
+    def give(self, call: Call) -> None:
+        """Send an event to the worker."""
+        self._given += 1
+        number = self._given & _NUMBER
+        call.ordinal = self._given
+        event = call.event
+        at = size = 0
+        kind = frames.EVENT
+        if type(event) is not Event:
+            kind = frames.BATCH
+        elif len(event.body) > INLINE_MAX and (at := self.channel.lend(event.body)):
+            size = len(event.body)
+            call.lent = at
+            event = replace(event, body=b"")
+        payload = encode(event)
+        self.pending[number] = call
+        self.channel.send(HEADER.pack(len(payload), number, at, size, call.deadline, kind) + payload)
+        if not self._look_s and len(self.pending) > 1:
+            self._look_s = _LOOK_S
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """While several events are out: if no answer came since the last look, one may lie finished behind a slow one. Read
+        ahead.
+        """
+        if len(self.pending) < 2 or self.state == "ended":
+            self._look_s = 0.0
+            return
+        if self.answered != self._seen:
+            self._seen = self.answered
+            self._look_s = _LOOK_S
+        elif not self.channel.read_ahead():
+            self._look_s = min(_LOOK_MOST_S, self._look_s * 2)
+        self._loop.call_later(self._look_s, self._look)
+
+    def _receive(self, kind: int, number: int, at: int, size: int, payload: memoryview) -> None:
+        if kind == frames.ANSWER:
+            call = self.pending.pop(number)
+            response = frames.decode_response(payload)
+            self.answered += 1
+            if size:
+                response = replace(response, body=self.channel.take_body(at, size))
+            if call.lent:
+                self.channel.reclaim(call.lent)
+            if call.publications:
+                self._after_publications(call, response)
+            else:
+                self._owner.answered(call, response)
+        else:
+            self._receive_rare(kind, number, at, size, payload)
+
+    def _receive_rare(self, kind: int, number: int, at: int, size: int, payload: memoryview) -> None:
+        if kind == frames.LOG:
+            self._owner.log(frames.decode_record(payload))
+        elif kind == frames.CHUNK:
+            self._chunk(number, frames.decode_chunk(payload))
+        elif kind == frames.ANSWERS:
+            self._batch_answered(number, frames.decode_responses(payload))
+        elif kind == frames.STREAM:
+            response = frames.decode_response(payload)
+            self._stream(number, replace(response, body=self.channel.take_body(at, size)) if size else response)
+        elif kind == frames.END:
+            self._stream_ended(number, frames.decode_text(payload))
+        elif kind == frames.ANSWER_HELD:
+            response = frames.decode_response(payload)
+            self._hold(number, replace(response, body=self.channel.take_body(at, size)) if size else response)
+        elif kind == frames.ACK:
+            self._acknowledge(number)
+        elif kind == frames.CALL:
+            self._call_function(number, frames.decode_ask(payload))
+        elif kind == frames.PUBLISH:
+            self._publish(number, frames.decode_publication(payload))
+        elif kind == frames.READY:
+            self.state = "ready"
+            self.ready.set_result("")
+        elif kind == frames.FAILED:
+            self.ready.set_result(frames.decode_text(payload))
+        elif kind == frames.DRAINED and not self.drained.done():
+            self.drained.set_result(None)
+
+    def _received(self) -> None:
+        """After a burst of frames: how much the worker may hold from now on."""
+        if self._concurrency == 1:
+            self.credit = credit_for(self.channel.progress().peak_s)
+        self._owner.worker_free()
+
+    def _finish(self, number: int) -> Call:
+        call = self.pending.pop(number)
+        self.answered += 1
+        if call.lent:
+            self.channel.reclaim(call.lent)
+        return call
+
+    def _batch_answered(self, number: int, responses: list[Response]) -> None:
+        call = self._finish(number)
+        if not call.future.done():
+            call.future.set_result(responses)
+        self._owner.answered(call, responses[0] if responses else Response())
+
+    def _after_publications(self, call: Call, response: Response) -> None:
+        """The answer counts once everything its handler published is safe; if something is not, the event failed."""
+        waiting = asyncio.gather(*call.publications or (), return_exceptions=True)
+
+        def safe(done: asyncio.Future[list[BaseException | None]]) -> None:
+            lost = [error for error in done.result() if error is not None]
+            self._owner.answered(call, failure("raised", f"publish failed: {lost[0]}") if lost else response)
+
+        waiting.add_done_callback(safe)
+
+    def _hold(self, number: int, response: Response) -> None:
+        call = self._finish(number)
+        if call.acknowledged:
+            self._owner.answered(call, response)
+        else:
+            call.held = response
+            call.deadline = FOREVER
+            self.held[number] = call
+
+    def _acknowledge(self, number: int) -> None:
+        if (call := self.held.pop(number, None)) is not None and call.held is not None:
+            self._owner.answered(call, call.held)
+        elif (call := self.pending.get(number)) is not None:
+            call.acknowledged = True
+
+    def _stream(self, number: int, head: Response) -> None:
+        call = self.pending[number]
+        call.stream = Stream(lambda count: self._want_more(number, count), lambda: self._cancel(number))
+        call.deadline = monotonic() + self._owner.timeout_s
+        self._owner.answered(call, replace(head, chunks=call.stream))
+        if call.future.cancelled():
+            self._cancel(number)
+
+    def _chunk(self, number: int, chunk: bytes) -> None:
+        call = self.pending[number]
+        assert call.stream is not None
+        call.stream.add(chunk)
+        # The handler's time-out is for the handler: while the reader is behind, the worker waits for it.
+        behind = call.stream.unread >= frames.STREAM_WINDOW // 2
+        call.deadline = FOREVER if behind else monotonic() + self._owner.timeout_s
+
+    def _want_more(self, number: int, count: int) -> None:
+        if (call := self.pending.get(number)) is not None:
+            call.deadline = monotonic() + self._owner.timeout_s
+            self.channel.send(frames.frame(frames.MORE, number, encode(count)))
+
+    def _cancel(self, number: int) -> None:
+        if number in self.pending and self.state != "ended":
+            self.channel.send(frames.frame(frames.CANCEL, number))
+
+    def _stream_ended(self, number: int, reason: str) -> None:
+        call = self._finish(number)
+        if call.stream is not None:
+            call.stream.end(reason)
+        else:
+            self._owner.answered(call, failure("raised", reason))
+
+    def _call_function(self, number: int, ask: frames.Ask) -> None:
+        def reply(done: asyncio.Future[Response]) -> None:
+            if self.state != "ended" and not done.cancelled():
+                self.channel.send(frames.frame(frames.CALL_ANSWER, number, encode(replace(done.result(), chunks=None))))
+
+        self._owner.call_function(ask.function, ask.event, ask.timeout_s).add_done_callback(reply)
+
+    def _publish(self, number: int, publication: frames.Publication) -> None:
+        sent = self._owner.publish(publication.output, publication.event)
+        if (call := self.pending.get(number)) is not None:
+            call.publications = [*(call.publications or ()), sent]
+
+    def unbegun(self) -> list[Call]:
+        """The calls the worker has not begun, in order."""
+        begun = self.channel.progress().begun
+        return [call for call in self.pending.values() if call.ordinal > begun]
+
+    def overdue(self, now: float, grace_s: float) -> list[Call]:
+        """The calls whose deadline passed more than `grace_s` ago though the handler had begun them."""
+        begun = self.channel.progress().begun
+        return [call for call in self.pending.values() if call.ordinal <= begun and call.deadline + grace_s <= now]
+
+    def ask_drain(self) -> None:
+        """Run the drain callback after the event in hand; `drained` resolves."""
+        self.channel.send(frames.frame(frames.DRAIN))
+
+    def stop(self) -> None:
+        """End after the event in hand, running the termination callback; `ended` resolves."""
+        if self.state in ("starting", "ready"):
+            self.state = "stopping"
+            self.channel.send(frames.frame(frames.STOP))
+
+    def kill(self) -> None:
+        """SIGKILL the worker; `ended` resolves."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _ended(self, reason: str) -> None:
+        """The process is gone. What it had finished is taken; what it had begun is left in `pending` with the rest for the
+        owner.
+        """
+        self.state = "ended"
+        self.channel.drain()
+        self._unbegun_at_end = self.unbegun()
+        self.channel.close()
+        if not self.ready.done():
+            self.ready.set_result(f"the worker ended while it loaded the function: {reason}")
+        if not self.drained.done():
+            self.drained.set_result(None)
+        self.ended.set_result(reason)
+
+    def take_lost(self) -> tuple[list[Call], list[Call]]:
+        """After the end: the calls it had begun or held (failed), and those it had not (to be given to another)."""
+        unbegun = self._unbegun_at_end
+        waiting = set(map(id, unbegun))
+        begun = [call for call in self.pending.values() if id(call) not in waiting]
+        begun += self.held.values()
+        self.pending.clear()
+        self.held.clear()
+        return begun, unbegun

@@ -1,0 +1,70 @@
+"""The few Linux calls Python has no function for, and how what a worker left behind is found and ended.
+
+Knows processes; must not know what a worker does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """prctl(2) with one argument. Raises OSError."""
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def become_subreaper() -> None:
+    """Orphans among our descendants become our children, however often they forked (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children() -> set[int]:
+    """Process ids of this process's direct children, zombies included."""
+    own = os.getpid()
+    try:
+        found: set[int] = set()
+        for task in Path("/proc/self/task").iterdir():
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+        return found
+    except OSError:
+        # A kernel without CONFIG_PROC_CHILDREN: look at every process instead.
+        return {pid for pid in _processes() if _parent(pid) == own}
+
+
+def end_orphans(keep: set[int]) -> int:
+    """Kill and reap every child not in `keep`, and what they leave behind, until there is none. Gives how many."""
+    ended = 0
+    while orphans := children() - keep:
+        for pid in orphans:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass
+            ended += 1
+    return ended
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0

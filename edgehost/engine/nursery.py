@@ -1,0 +1,247 @@
+"""The agent's side of the zygotes: starts one for each set of preloaded modules, asks it for workers, hears when they end.
+
+Knows processes and descriptors; must not know queues or events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from edgehost import plugin
+from edgehost.engine import kernel
+from edgehost.engine.confinement import inherited_environment
+from edgehost.engine.spec import WorkerSpec
+from edgehost.engine.zygote import MESSAGE_MAX, Ended, Fork, Forked
+from edgehost.errors import StartError
+from edgehost.manifest.model import Manifest
+
+log = logging.getLogger("edgehost.engine")
+
+_encode = msgspec.msgpack.encode
+_decode = msgspec.msgpack.Decoder(Forked | Ended).decode
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: " (by the agent, the system's memory killer or a person)",
+    signal.SIGXCPU: " (limits.cpu_s is spent)",
+}
+_BOOT = """
+import json, sys
+order = json.loads(sys.argv[1])
+sys.path[:] = order["path"]
+from edgehost.engine.zygote import main
+main(order["control"], order["runtimes"], order["preload"])
+"""
+
+
+@dataclass(frozen=True)
+class Breed:
+    """What makes one zygote serve a worker: the runtime's kind and class (`module:Class`), and the modules imported before
+    the fork.
+    """
+
+    runtime: str
+    target: str
+    preload: tuple[str, ...]
+
+
+def breed_of(manifest: Manifest) -> Breed:
+    """The zygote that serves this manifest's workers. Imports the runtime's class (not what the runtime runs on)."""
+    runtime = plugin.load("runtime", manifest.runtime)
+    preload = tuple(dict.fromkeys([*runtime.preload, *manifest.preload]))
+    return Breed(manifest.runtime, f"{runtime.__module__}:{runtime.__qualname__}", preload)
+
+
+class Process:
+    """One worker process, from the agent's side. `ended(reason)` is called once, when it is gone with all it left behind."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self.ended: Callable[[str], None] = lambda reason: None
+
+    def kill(self) -> None:
+        """SIGKILL. Safe at any time: the pidfd never names another process."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def end(self, reason: str) -> None:
+        """Called by the nursery alone."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+            self.ended(reason)
+
+
+class Zygote:
+    """One zygote process and its control socket in the agent's loop."""
+
+    def __init__(self, breed: Breed, loop: asyncio.AbstractEventLoop, lost: Callable[[], None]) -> None:
+        self._loop = loop
+        self._lost = lost
+        self._tickets = 0
+        self._asked: dict[int, asyncio.Future[Process]] = {}
+        self._processes: dict[int, Process] = {}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = ours
+        with theirs:
+            self._child = subprocess.Popen(
+                _command(breed, theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                env=inherited_environment(),
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+            )
+        ours.setblocking(False)
+        loop.add_reader(ours.fileno(), self._readable)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    async def fork(self, spec: WorkerSpec, descriptors: list[int]) -> Process:
+        """A new worker that owns copies of `descriptors`. Raises StartError if the zygote cannot fork or dies first."""
+        self._tickets += 1
+        answer: asyncio.Future[Process] = self._loop.create_future()
+        self._asked[self._tickets] = answer
+        message = _encode(Fork(self._tickets, spec))
+        try:
+            if len(message) > MESSAGE_MAX:
+                size = len(message)
+                raise StartError(f"{spec.function}: env and settings take {size} bytes; a worker can be given {MESSAGE_MAX} at most")
+            socket.send_fds(self._control, [message], descriptors)
+        except OSError as error:
+            raise StartError(f"{spec.function}: the zygote does not answer ({error.strerror}); it is started again") from error
+        finally:
+            if sys.exc_info()[0] is not None:
+                del self._asked[self._tickets]
+        return await answer
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                data, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_MAX, 1)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._gone()
+                return
+            message = _decode(data)
+            if isinstance(message, Ended):
+                self._processes.pop(message.pid).end(_reason(message))
+            else:
+                self._forked(message, descriptors)
+
+    def _forked(self, message: Forked, descriptors: list[int]) -> None:
+        answer = self._asked.pop(message.ticket)
+        if message.pid == 0:
+            answer.set_exception(StartError(message.reason))
+            return
+        process = Process(message.pid, descriptors[0])
+        self._processes[message.pid] = process
+        if answer.cancelled():
+            process.kill()
+        else:
+            answer.set_result(process)
+
+    def _gone(self) -> None:
+        """The zygote died. Its workers die with it (PR_SET_PDEATHSIG); what they leave falls to the agent, which is a
+        subreaper.
+        """
+        self.close()
+        self._child.kill()
+        self._child.wait()
+        self._lost()
+        for process in self._processes.values():
+            process.kill()
+        for process in list(self._processes.values()):
+            process.end("its zygote died")
+        self._processes.clear()
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(StartError("the zygote died while it forked a worker; it is started again"))
+        self._asked.clear()
+
+    def close(self) -> None:
+        """Close the control socket: the zygote ends all its workers and itself."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+
+    def wait(self) -> None:
+        """Wait for the zygote's end after `close`."""
+        try:
+            self._child.wait(5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+class Nursery:
+    """All zygotes of an agent, by breed. A zygote that died is started again when the next worker needs it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._zygotes: dict[Breed, Zygote] = {}
+        kernel.become_subreaper()
+
+    def zygote(self, breed: Breed) -> Zygote:
+        """The zygote of this breed, started now if there is none."""
+        if breed not in self._zygotes:
+            self._zygotes[breed] = Zygote(breed, self._loop, lambda: self._lost(breed))
+        return self._zygotes[breed]
+
+    def _lost(self, breed: Breed) -> None:
+        zygote = self._zygotes.pop(breed, None)
+        if zygote is not None:
+            log.error("the zygote for %s workers died and is started again", breed.runtime)
+            self._loop.call_later(1.0, self._sweep)
+
+    def _sweep(self) -> None:
+        """End what workers of a dead zygote left behind: the agent inherited it."""
+        known = {zygote.pid for zygote in self._zygotes.values()} | self.kept
+        if left := kernel.end_orphans(known):
+            log.warning("ended %d processes that workers of a dead zygote left behind", left)
+
+    kept: frozenset[int] = frozenset()
+    """Process ids of children of the agent that are not workers' (an embedded broker)."""
+
+    def close(self) -> None:
+        """End every zygote and worker, and wait for them."""
+        zygotes = list(self._zygotes.values())
+        self._zygotes.clear()
+        for zygote in zygotes:
+            zygote.close()
+        for zygote in zygotes:
+            zygote.wait()
+
+
+def _command(breed: Breed, control: int) -> list[str]:
+    """A fresh interpreter, isolated from the user's environment, that sees the same packages as the agent."""
+    order = {"path": sys.path, "control": control, "runtimes": {breed.runtime: breed.target}, "preload": list(breed.preload)}
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    return [sys.executable, *flags, "-c", _BOOT, json.dumps(order)]
+
+
+def _reason(message: Ended) -> str:
+    """How a worker ended, in words."""
+    if os.WIFSIGNALED(message.status):
+        number = os.WTERMSIG(message.status)
+        how = f"killed by {signal.Signals(number).name}{_HINTS.get(number, '')}"
+    else:
+        how = f"exit status {os.waitstatus_to_exitcode(message.status)}"
+    return f"{how}; {message.left} processes it left were ended" if message.left else how
