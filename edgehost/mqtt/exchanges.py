@@ -1,0 +1,235 @@
+"""Both directions of a PUBLISH exchange, as values and tables: what is owed, what to send next. Pure; it never touches a socket.
+
+Outgoing (`Sender`), one row per message in flight:
+
+    state        event                    next            sent
+    waiting      room in the window       published       PUBLISH
+    published    PUBACK        (QoS 1)    done
+    published    PUBREC        (QoS 2)    released        PUBREL
+    released     PUBCOMP       (QoS 2)    done
+    published    connection came back     published       PUBLISH again, DUP set, same packet id (MQTT 5, 4.4)
+    released     connection came back     released        PUBREL again
+    published    the session was lost     waiting         (a new PUBLISH, in front of all others)
+    released     the session was lost     done            (the broker had taken it)
+
+Incoming (`Receiver`), one row per packet id of QoS 1 or 2. The acknowledgement leaves after the answer, for QoS 2 too: it is the
+PUBREC, which is where the broker lets go of the message.
+
+    state        event                    next            sent
+    -            PUBLISH                  working         (handed over)
+    working      PUBLISH with DUP         working         (not handed over again)
+    working      answered, QoS 1          -               PUBACK
+    working      answered, QoS 2          answered        PUBREC
+    working      answered while away      answered        (nothing to send it on)
+    working      given back               -               (the broker sends it again on the next connection)
+    answered     PUBLISH with DUP         as above        PUBACK or PUBREC
+    answered     PUBREL                   -               PUBCOMP
+    any          the session was lost     -
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+from edgehost.mqtt.packets import (
+    FAILURE,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Message,
+    encode_acknowledgement,
+    encode_publish,
+)
+
+
+class PacketIds:
+    """The one set of packet identifiers of a session: PUBLISH, SUBSCRIBE and UNSUBSCRIBE share it (MQTT 5, 2.2.1)."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._used: set[int] = set()
+
+    def take(self) -> int:
+        """An identifier that nobody uses. RuntimeError when all 65535 are taken."""
+        if len(self._used) == 65535:
+            raise RuntimeError("all 65535 packet identifiers are in use")
+        packet_id = self._last
+        while True:
+            packet_id = packet_id % 65535 + 1
+            if packet_id not in self._used:
+                self._last = packet_id
+                self._used.add(packet_id)
+                return packet_id
+
+    def free(self, packet_id: int) -> None:
+        """Its exchange is over."""
+        self._used.discard(packet_id)
+
+
+class Outgoing:
+    """One message on its way out. `future` gets None when it is sent (QoS 0) or acknowledged (QoS 1 and 2)."""
+
+    __slots__ = ("future", "packet_id", "payload", "properties", "qos", "released", "retain", "topic_field")
+
+    def __init__(
+        self, topic_field: bytes, payload: bytes, properties: bytes, qos: int, retain: bool, future: asyncio.Future[None]
+    ) -> None:
+        self.topic_field = topic_field
+        self.payload = payload
+        self.properties = properties
+        self.qos = qos
+        self.retain = retain
+        self.future = future
+        self.packet_id = 0
+        self.released = False
+
+    def packet(self, duplicate: bool = False) -> bytes:
+        """The PUBLISH of this message."""
+        return encode_publish(
+            self.topic_field, self.payload, self.properties, self.qos, self.retain, self.packet_id, duplicate
+        )
+
+    def settle(self, error: Exception | None = None) -> None:
+        """End it; whoever gave up waiting for it is no trouble."""
+        if not self.future.done():
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
+
+
+class Sender:
+    """Messages on their way out: those that wait, and those in flight, in the order in which they were sent."""
+
+    def __init__(self, ids: PacketIds, most: int) -> None:
+        self._ids = ids
+        self._most = most
+        self.window = 1
+        """How many QoS 1 and 2 messages the broker takes at once: its Receive Maximum."""
+        self.waiting: deque[Outgoing] = deque()
+        self.in_flight: dict[int, Outgoing] = {}
+
+    @property
+    def full(self) -> bool:
+        """True when one more message would be over the limit of what may be held in memory."""
+        return len(self.waiting) + len(self.in_flight) >= self._most
+
+    def begin(self, message: Outgoing) -> bytes:
+        """The first packet of a message that need not wait. The caller has checked `window`."""
+        if message.qos:
+            message.packet_id = self._ids.take()
+            self.in_flight[message.packet_id] = message
+        packet = message.packet()
+        if not message.qos:
+            message.settle()
+        return packet
+
+    def next(self) -> bytes | None:
+        """The packet of the first waiting message, or None if none waits or the window is full; strictly in order."""
+        if not self.waiting or (self.waiting[0].qos and len(self.in_flight) >= self.window):
+            return None
+        return self.begin(self.waiting.popleft())
+
+    def acknowledged(self, kind: int, packet_id: int, reason: int) -> tuple[bytes, Outgoing | None]:
+        """The broker said PUBACK, PUBREC or PUBCOMP: what to send back (or b""), and the message if that ends it."""
+        message = self.in_flight.get(packet_id)
+        if message is None:
+            # A PUBREC for nothing we know is still owed its PUBREL, or the broker keeps asking.
+            return (encode_acknowledgement(PUBREL, packet_id) if kind == PUBREC else b""), None
+        if kind == PUBREC and reason < FAILURE:
+            message.released = True
+            return encode_acknowledgement(PUBREL, packet_id), None
+        if kind != (PUBCOMP if message.released else PUBACK) and not (kind == PUBREC and reason >= FAILURE):
+            return b"", None
+        del self.in_flight[packet_id]
+        self._ids.free(packet_id)
+        return b"", message
+
+    def resume(self) -> Iterator[bytes]:
+        """A connection to the same session: every unfinished exchange again, in its order (MQTT 5, 4.4 and 4.6)."""
+        for packet_id, message in self.in_flight.items():
+            yield encode_acknowledgement(PUBREL, packet_id) if message.released else message.packet(duplicate=True)
+
+    def restart(self) -> None:
+        """The broker has forgotten the session: what it had not taken begins anew, in front of what waits."""
+        for packet_id, message in self.in_flight.items():
+            self._ids.free(packet_id)
+            if message.released:
+                message.settle()
+        self.waiting.extendleft(reversed([message for message in self.in_flight.values() if not message.released]))
+        self.in_flight.clear()
+
+    def fail(self, error: Exception) -> None:
+        """End everything that waits or is in flight with `error`."""
+        for message in (*self.in_flight.values(), *self.waiting):
+            message.settle(error)
+        self.in_flight.clear()
+        self.waiting.clear()
+
+
+class _Incoming:
+    """A row of the Receiver: the message that was handed over, and how many of its takers have not answered yet."""
+
+    __slots__ = ("message", "owed")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.owed = 1
+
+
+class Receiver:
+    """Messages of QoS 1 and 2 that came in and whose exchange is not over."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, _Incoming] = {}
+
+    def accept(self, message: Message) -> tuple[bool, bytes]:
+        """Is this message to be handed over, and what is to be sent at once (b"" for nothing)?
+
+        Only a repeat is held back: same packet id, DUP set, in the same session. The broker may not use the id for anything else
+        before it has our acknowledgement (MQTT 5, 4.3), so a flapping link does not make a slow function do its work twice.
+        """
+        row = self._rows.get(message.packet_id)
+        if row is None or not message.duplicate:
+            self._rows[message.packet_id] = _Incoming(message)
+            return True, b""
+        return False, b"" if row.owed else self._acknowledgement(row.message)
+
+    def share(self, message: Message, takers: int) -> None:
+        """The message goes to so many takers; it counts as answered when each has."""
+        self._rows[message.packet_id].owed = takers
+
+    def answered(self, message: Message, connected: bool) -> bytes:
+        """A taker has answered: the acknowledgement to send, b"" if others still work, we are away or the session was lost."""
+        row = self._rows.get(message.packet_id)
+        if row is None or row.message is not message or not row.owed:
+            return b""
+        row.owed -= 1
+        return self._acknowledgement(message) if connected and not row.owed else b""
+
+    def given_back(self, message: Message) -> None:
+        """Forget it unacknowledged; the broker sends it again on the next connection."""
+        row = self._rows.get(message.packet_id)
+        if row is not None and row.message is message:
+            del self._rows[message.packet_id]
+
+    def released(self, packet_id: int) -> bytes:
+        """The broker said PUBREL; the PUBCOMP that ends the exchange."""
+        self._rows.pop(packet_id, None)
+        return encode_acknowledgement(PUBCOMP, packet_id)
+
+    def restart(self) -> None:
+        """The broker has forgotten the session, and with it every identifier."""
+        self._rows.clear()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _acknowledgement(self, message: Message) -> bytes:
+        if message.qos == 2:
+            return encode_acknowledgement(PUBREC, message.packet_id)
+        del self._rows[message.packet_id]
+        return encode_acknowledgement(PUBACK, message.packet_id)

@@ -1,0 +1,318 @@
+"""The one session with a broker: messages out, the loop that connects again, and the door to what comes in.
+
+    state        event                                   next
+    down         start, or the back-off is over          connecting
+    connecting   CONNACK says yes                        connected
+    connecting   refused, unreachable, no answer         down
+    connected    the connection is lost                  down
+    any          close                                   down, for good
+
+Everything outlives a connection: subscriptions are asked for again when the broker has forgotten them, unfinished QoS 1 and 2
+exchanges go on. Knows nothing of functions, events or manifests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgehost.backoff import Backoff
+from edgehost.config import Broker
+from edgehost.errors import TriggerError
+from edgehost.mqtt.connection import Connection
+from edgehost.mqtt.endpoint import client_id, in_thread, parse_url
+from edgehost.mqtt.exchanges import Outgoing, PacketIds, Sender
+from edgehost.mqtt.inbox import Handler, Inbox, Subscription, ignore
+from edgehost.mqtt.packets import (
+    FAILURE,
+    NO_PROPERTIES,
+    PUBLISH,
+    PUBREL,
+    MalformedPacketError,
+    Message,
+    decode_acknowledgement,
+    decode_publish,
+    encode_properties,
+    encode_publish,
+    encode_text,
+)
+from edgehost.mqtt.paho_client import Opened, Will
+from edgehost.mqtt.reasons import explain, trouble
+from edgehost.mqtt.topics import topic_problem
+
+State = Literal["connecting", "connected", "down"]
+
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 60.0
+# A shorter connection does not count as success: two agents with one client id would throw each other out at full speed.
+_STEADY_S = 10.0
+_CACHED_TOPICS = 4096
+
+
+class Session:
+    """A session with one broker, named as in edgehost.toml. All methods belong to the loop it was started in."""
+
+    def __init__(
+        self, name: str, broker: Broker, log: logging.Logger | logging.LoggerAdapter[Any], will: Will | None = None
+    ) -> None:
+        parse_url(broker.url)  # a wrong URL is told where the session is made, not a second later
+        self.name = name
+        self.broker = broker
+        self.state: State = "down"
+        self.reason = "not started"
+        """Why it is down, for people; "" otherwise."""
+        self.on_state: list[Callable[[State, str], None]] = []
+        """Called with state and reason whenever either changes."""
+        self._log = log
+        self._will = will
+        self._version_5 = broker.version == "5"
+        self._client_id = client_id(name, broker)
+        self._ids = PacketIds()
+        self._sender = Sender(self._ids, broker.max_queued)
+        self._inbox = Inbox(broker, log)
+        self._connection: Connection | None = None
+        self._grant = Opened()
+        self._topic_fields: dict[str, bytes] = {}
+        self._warned = ""
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to connect and return at once; `state` and `on_state` tell how it goes."""
+        self._loop = asyncio.get_running_loop()
+        self._sent: asyncio.Future[None] = self._loop.create_future()
+        self._sent.set_result(None)
+        self._task = self._loop.create_task(self._stay_connected(), name=f"mqtt {self.name}")
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Send what waits for up to `timeout_s`, say DISCONNECT and end. What is still unsent then fails with TriggerError."""
+        if self._task is None:
+            return
+        deadline = self._loop.time() + timeout_s
+        while self._unsent() and self._loop.time() < deadline:  # noqa: ASYNC110  once in a life: not worth an event
+            await asyncio.sleep(0.02)
+        self._closed = True
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._connection is not None:
+            self._connection.close()
+        self.lost("closed")
+        self._sender.fail(TriggerError(f"the session with {self.broker.url} was closed before the message was sent"))
+
+    def keep_subscriptions(self) -> None:
+        """The agent is about to end: subscriptions closed from now on stay with the broker, for the next run."""
+        self._inbox.keep = True
+
+    async def subscribe(
+        self, filter_text: str, qos: int, handler: Handler, on_refused: Callable[[str], None] = ignore
+    ) -> Subscription:
+        """Have `handler` called for every message whose topic matches.
+
+        While connected this returns when the broker has agreed; while down at once, and a later refusal goes to `on_refused`.
+        TriggerError when `filter_text` is not a topic filter or the broker refuses it now.
+        """
+        return await self._inbox.subscribe(filter_text, qos, handler, on_refused)
+
+    def ack(self, message: Message) -> None:
+        """One subscriber is done with a message of QoS 1 or 2. Nothing happens at QoS 0, or when the broker has forgotten us."""
+        self._inbox.ack(message)
+
+    def give_back(self, message: Message) -> None:
+        """Leave a message of QoS 1 or 2 with the broker: it comes again on the next connection, to this run or the next."""
+        self._inbox.give_back(message)
+
+    @property
+    def unrouted(self) -> int:
+        """How many messages came that no function subscribes to."""
+        return self._inbox.unrouted
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 0,
+        retain: bool = False,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        correlation_data: bytes | None = None,
+        response_topic: str = "",
+        expiry_s: int | None = None,
+    ) -> asyncio.Future[None]:
+        """Publish; the future ends when the message is with the connection (QoS 0) or acknowledged by the broker (QoS 1, 2).
+
+        While the broker is away or slow up to `max_queued` messages wait. The future fails with TriggerError when no more fit,
+        when the broker does not take such a message, or when the session closes first. 3.1.1 has no room for the last five.
+        """
+        try:
+            topic_field = self._topic_fields.get(topic) or self._topic_field(topic)
+            properties = b""
+            if self._version_5:
+                properties = NO_PROPERTIES
+                if content_type or headers or correlation_data is not None or response_topic or expiry_s is not None:
+                    properties = encode_properties(content_type, headers, correlation_data, response_topic, expiry_s)
+        except ValueError as error:
+            return self._failed(f"cannot publish to {topic!r}: {error}")
+        grant, connection = self._grant, self._connection
+        size_bytes = len(topic_field) + len(properties) + len(payload) + 7
+        if size_bytes > grant.largest_packet_bytes or qos > grant.maximum_qos:
+            return self._failed(
+                f"cannot publish to {topic!r}: {size_bytes} bytes at QoS {qos}; the broker at {self.broker.url} takes "
+                f"{grant.largest_packet_bytes} bytes at QoS {grant.maximum_qos} at most"
+            )
+        if not qos and connection is not None and connection.room and not self._sender.waiting and self.state == "connected":
+            connection.write(encode_publish(topic_field, payload, properties, 0, retain))
+            return self._sent
+        return self._queue(topic, Outgoing(topic_field, payload, properties, qos, retain, self._loop.create_future()))
+
+    # What a Connection tells (connection.Listener).
+
+    def opened(self, grant: Opened) -> None:
+        """CONNACK: take up the session again, or begin a new one if the broker has none."""
+        connection = self._connection
+        assert connection is not None
+        self._grant = grant
+        self._sender.window = grant.receive_maximum
+        if grant.session_present:
+            for packet in self._sender.resume():
+                connection.write(packet)
+        else:
+            self._sender.restart()
+        self._inbox.opened(connection, grant)
+        self._set_state("connected", "")
+        self.drained()
+
+    def packet(self, first: int, buffer: bytes, start: int, end: int) -> None:
+        """A packet of the PUBLISH family."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            if first < PUBLISH + 16:
+                self._inbox.received(decode_publish(buffer, first, start, end, self._version_5), connection)
+                return
+            packet_id, reason = decode_acknowledgement(buffer, start, end)
+        except MalformedPacketError as error:
+            connection.malformed(error)
+            return
+        if first & 0xF0 == PUBREL:
+            connection.write(self._inbox.released(packet_id))
+            return
+        answer, message = self._sender.acknowledged(first & 0xF0, packet_id, reason)
+        if answer:
+            connection.write(answer)
+        if message is not None:
+            refused = f"the broker at {self.broker.url} refused a message: {explain(reason)}" if reason >= FAILURE else ""
+            message.settle(TriggerError(refused) if refused else None)
+            if self._sender.waiting:
+                self.drained()
+
+    def confirmed(self, packet_id: int, reasons: list[ReasonCode]) -> None:
+        """A SUBACK or UNSUBACK."""
+        self._inbox.confirmed(packet_id, reasons)
+
+    def drained(self) -> None:
+        """There is room to write: send what waits."""
+        connection = self._connection
+        while connection is not None and connection.room and self.state == "connected":
+            packet = self._sender.next()
+            if packet is None:
+                return
+            connection.write(packet)
+
+    def lost(self, reason: str) -> None:
+        """The connection is over, or never came to be."""
+        self._connection = None
+        self._inbox.lost(self._ids.free)
+        self._set_state("down", reason)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    # Inside.
+
+    async def _stay_connected(self) -> None:
+        """The one loop that connects, and connects again."""
+        backoff = Backoff(_FIRST_RETRY_S, _LAST_RETRY_S)
+        while True:
+            self._set_state("connecting", "")
+            lived_s = await self._one_connection()
+            if lived_s > _STEADY_S:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
+
+    async def _one_connection(self) -> float:
+        """From connecting to lost; the seconds it was up."""
+        connection = Connection(self.broker, self._client_id, self._ids, self, self._will)
+        ended = self._ended = self._loop.create_future()
+        try:
+            await in_thread(connection.open, self._loop)
+        except asyncio.CancelledError:
+            connection.shut()
+            raise
+        except Exception as error:
+            # Whatever a name server, a TLS library or paho may raise: none of it may end the loop that connects again.
+            self.lost(str(error) if isinstance(error, TriggerError) else trouble(error, self.broker))
+            return 0.0
+        self._connection = connection
+        connection.attach(self._loop)
+        attached = self._loop.time()
+        while not ended.done():
+            await asyncio.wait([ended], timeout=1.0)
+            up_s = self._loop.time() - attached
+            if self.state == "connecting" and up_s > self.broker.connect_timeout_s:
+                connection.shut()
+                self.lost(f"the broker at {self.broker.url} took the connection but does not answer; is it an MQTT broker?")
+            elif not ended.done():
+                connection.tick()
+        return self._loop.time() - attached
+
+    def _set_state(self, state: State, reason: str) -> None:
+        if (state, reason) == (self.state, self.reason):
+            return
+        self.state, self.reason = state, reason
+        if state == "connected":
+            self._warned = ""
+            self._log.info("connected to the broker at %s", self.broker.url)
+        elif reason and not self._closed and reason != self._warned:
+            self._warned = reason  # said once, however often it is tried in vain
+            self._log.warning("%s", reason)
+        for tell in tuple(self.on_state):
+            tell(state, reason)
+
+    def _unsent(self) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        return bool(self._sender.waiting or self._sender.in_flight or connection.buffered_bytes)
+
+    def _topic_field(self, topic: str) -> bytes:
+        """The topic as it goes into a packet, remembered: topics repeat."""
+        if problem := topic_problem(topic):
+            raise ValueError(problem)
+        if len(self._topic_fields) >= _CACHED_TOPICS:
+            self._topic_fields.clear()
+        field = self._topic_fields[topic] = encode_text(topic)
+        return field
+
+    def _queue(self, topic: str, message: Outgoing) -> asyncio.Future[None]:
+        """Let a message wait its turn, which may be now."""
+        if self._closed:
+            message.settle(TriggerError(f"cannot publish to {topic!r}: the session with {self.broker.url} is closed"))
+        elif self._sender.full:
+            message.settle(
+                TriggerError(
+                    f"cannot publish to {topic!r}: {self.broker.max_queued} messages wait already for the broker at "
+                    f"{self.broker.url} (it is {self.state}); see max_queued in [brokers.{self.name}]"
+                )
+            )
+        else:
+            self._sender.waiting.append(message)
+            self.drained()
+        return message.future
+
+    def _failed(self, text: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.set_exception(TriggerError(text))
+        return future
