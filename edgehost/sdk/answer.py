@@ -15,8 +15,8 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from edgehost.event import Response as WireResponse
-from edgehost.sdk.event import JSON, Event
-from edgehost.sdk.jsonable import dumps
+from edgehost.sdk.event import Event
+from edgehost.sdk.jsonable import JSON, dumps
 from edgehost.sdk.response import NO_ACK, Response
 
 TEXT = "text/plain"

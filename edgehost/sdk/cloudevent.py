@@ -1,7 +1,7 @@
-"""CloudEvents in structured mode: one JSON object that holds both an event's attributes and its data.
+"""CloudEvents. Structured mode: one JSON object holds an event's attributes and its data. Binary mode: headers hold the attributes.
 
-Reads the names of CloudEvents 1.0 and of 0.1, which Nuclio's processor understands too. An envelope that cannot be read stays
-what it is: the body of an ordinary event.
+Reads the names of CloudEvents 1.0 and, in structured mode, of 0.1, which Nuclio's processor understands too. An envelope that
+cannot be read stays what it is: the body of an ordinary event.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from edgehost.sdk.event import JSON, Event, parse_json
+from edgehost.sdk.jsonable import JSON, parse_json
+
+if TYPE_CHECKING:
+    from edgehost.sdk.event import Event
 
 
 def unwrap(event: Event) -> None:
-    """Put the envelope's attributes and data in the place of the event's own. `size` stays that of the raw body."""
+    """Structured mode: the envelope's attributes and data replace the event's own. `size` stays that of the raw body."""
     envelope = parse_json(event.body)
     if not isinstance(envelope, dict):
         return
@@ -31,6 +35,19 @@ def unwrap(event: Event) -> None:
     # CloudEvents JSON format 1.0, 3.1: without datacontenttype the data is JSON.
     event.content_type = text("datacontenttype", "contentType") or JSON
     event.body = _data(envelope, event.content_type)
+
+
+def take_headers(event: Event) -> None:
+    """Binary mode: `Ce-Id` and its like in HTTP (percent-encoded, HTTP binding 3.1.3.2), user properties `id` ... in MQTT 5."""
+    headers = event.headers
+    if "Ce-Specversion" in headers:
+        values = {name: unquote(headers.get(f"Ce-{name.capitalize()}", "")) for name in ("id", "type", "specversion", "source")}
+    else:
+        values = {name: headers.get(name, "") for name in ("id", "type", "specversion", "source")}
+    event.id = values["id"] or event.id
+    event.type = values["type"]
+    event.version = values["specversion"]
+    event.url = values["source"] or event.url
 
 
 def _data(envelope: dict[str, Any], content_type: str) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgehost.event import Event as WireEvent
 from edgehost.event import Origin
-from edgehost.sdk.event import JSON, Event
-from edgehost.sdk.jsonable import dumps
+from edgehost.sdk.event import Event
+from edgehost.sdk.jsonable import JSON, dumps
 from edgehost.sdk.link import Link
 from edgehost.sdk.logger import Logger
 from edgehost.sdk.ownership import Owner

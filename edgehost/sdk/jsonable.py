@@ -1,4 +1,4 @@
-"""How values become JSON in a function's answers and log fields (handler contract, "What a return value becomes").
+"""How JSON becomes values in events, and values JSON in answers and log fields (handler contract, "What a return value becomes").
 
 NaN and the infinities become the strings "NaN", "Infinity" and "-Infinity"; an object JSON does not know becomes what its
 `__log__()` gives, else its `repr`, else its `str`.
@@ -10,8 +10,27 @@ import json
 import math
 from typing import Any
 
+import msgspec
+
+JSON = "application/json"
+
 _DEEPEST = 64
 _INT_LEAST, _INT_MOST = -(2**63), 2**64 - 1
+
+
+def parse_json(body: Any) -> Any:
+    """The value of a JSON text (UTF-8 bytes), or `body` itself where it is none; accepts exactly what `json.loads` accepts.
+
+    msgspec gives the same values two to five times as fast, but refuses some texts that json.loads takes (NaN, 1e400, a lone
+    surrogate), so what it refuses is tried again.
+    """
+    try:
+        return _decode_json(body)
+    except Exception:
+        try:
+            return json.loads(str(body, "utf-8"))
+        except Exception:
+            return body
 
 
 def dumps(value: Any) -> str:
@@ -81,4 +100,5 @@ def _shortened(value: Any) -> str:
     return f"<{type(value).__name__}>"
 
 
+_decode_json = msgspec.json.decode
 _encode = json.JSONEncoder(allow_nan=False, default=lambda value: finite(described(value))).encode

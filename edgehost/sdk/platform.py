@@ -11,8 +11,7 @@ from urllib.parse import parse_qsl
 from edgehost.event import Event as WireEvent
 from edgehost.event import Origin
 from edgehost.event import Response as WireResponse
-from edgehost.sdk.event import JSON, parse_json
-from edgehost.sdk.jsonable import dumps
+from edgehost.sdk.jsonable import JSON, dumps, parse_json
 from edgehost.sdk.link import Link
 from edgehost.sdk.ownership import Owner
 from edgehost.sdk.response import Response
