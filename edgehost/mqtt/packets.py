@@ -10,6 +10,7 @@ identifier is the only safe number.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812
 
@@ -111,6 +112,8 @@ def encode_properties(
     expiry_s: int | None = None,
 ) -> bytes:
     """The property block of a PUBLISH, its length included. `headers` become user properties, in order."""
+    if content_type and not headers and correlation_data is None and not response_topic and expiry_s is None:
+        return _content_type_alone(content_type)
     parts = []
     if expiry_s is not None:
         parts.append(bytes((_EXPIRY,)) + _U32.pack(expiry_s))
@@ -124,6 +127,12 @@ def encode_properties(
         parts.extend(bytes((_USER,)) + encode_text(name) + encode_text(value) for name, value in headers.items())
     block = b"".join(parts)
     return encode_length(len(block)) + block
+
+
+@lru_cache(maxsize=256)
+def _content_type_alone(content_type: str) -> bytes:
+    field = bytes((_CONTENT_TYPE,)) + encode_text(content_type)
+    return encode_length(len(field)) + field
 
 
 def encode_publish(

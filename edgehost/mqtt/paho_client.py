@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from edgehost.config import Broker
 from edgehost.mqtt.endpoint import Address, read_password, tls_context
 
-RECEIVE_MAXIMUM = 1024
+RECEIVE_MAXIMUM = 256
 """QoS 1 and 2 messages the broker may have unacknowledged with us: the bound of what they hold in memory (MQTT 5, 3.1.2.11.3)."""
 LARGEST_PACKET_BYTES = 16 * 1024 * 1024
 """The broker keeps larger packets from us (MQTT 5, 3.1.2.11.4)."""

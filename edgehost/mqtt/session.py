@@ -53,7 +53,7 @@ _CACHED_TOPICS = 4096
 
 
 class Session:
-    """A session with one broker, named as in edgehost.toml. All methods belong to the loop it was started in."""
+    """A session with one broker, named as in edgehost.toml. Made in the loop it lives in; all methods belong there."""
 
     def __init__(
         self, name: str, broker: Broker, log: logging.Logger | logging.LoggerAdapter[Any], will: Will | None = None
@@ -62,8 +62,10 @@ class Session:
         self.name = name
         self.broker = broker
         self.state: State = "down"
-        self.reason = "not started"
-        """Why it is down, for people; "" otherwise."""
+        self.reason = ""
+        """Why it is down, for people; "" when it is not, or has not been tried."""
+        self.tried = False
+        """False until the first attempt to connect has ended, either way."""
         self.on_state: list[Callable[[State, str], None]] = []
         """Called with state and reason whenever either changes."""
         self._log = log
@@ -78,14 +80,14 @@ class Session:
         self._topic_fields: dict[str, bytes] = {}
         self._warned = ""
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._sent: asyncio.Future[None] = self._loop.create_future()
+        self._sent.set_result(None)
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Begin to connect and return at once; `state` and `on_state` tell how it goes."""
-        self._loop = asyncio.get_running_loop()
-        self._sent: asyncio.Future[None] = self._loop.create_future()
-        self._sent.set_result(None)
         self._task = self._loop.create_task(self._stay_connected(), name=f"mqtt {self.name}")
 
     async def close(self, timeout_s: float = 5.0) -> None:
@@ -106,6 +108,11 @@ class Session:
     def keep_subscriptions(self) -> None:
         """The agent is about to end: subscriptions closed from now on stay with the broker, for the next run."""
         self._inbox.keep = True
+
+    @property
+    def ending(self) -> bool:
+        """True after `keep_subscriptions`."""
+        return self._inbox.keep
 
     async def subscribe(
         self, filter_text: str, qos: int, handler: Handler, on_refused: Callable[[str], None] = ignore
@@ -272,6 +279,7 @@ class Session:
         if (state, reason) == (self.state, self.reason):
             return
         self.state, self.reason = state, reason
+        self.tried |= state == "connected" or bool(reason)
         if state == "connected":
             self._warned = ""
             self._log.info("connected to the broker at %s", self.broker.url)

@@ -1,0 +1,245 @@
+"""MQTT messages as events. One MqttTrigger for each `[triggers.NAME]` of kind `mqtt`.
+
+The session (edgehost/mqtt) delivers messages; here each becomes an Event and goes to the function, `max_in_flight` at once:
+
+    more than max_in_flight          waits here; QoS 0 is dropped beyond `max_waiting`, the broker holds QoS 1 and 2 back itself
+    answered, also with a failure    acknowledged (retries are over by then); the answer goes to the Response Topic, if any
+    stopped, not_ready               left unacknowledged, so the broker delivers it again
+Knows nothing of queues, retries and workers, or of how a broker is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import datetime, timezone
+from functools import partial
+from itertools import permutations
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from edgehost.errors import TriggerError
+from edgehost.event import Event, Response
+from edgehost.manifest.model import Positive
+from edgehost.mqtt import Message, Session, State, Subscription
+from edgehost.mqtt.endpoint import parse_url
+from edgehost.mqtt.topics import filter_problem, matches
+from edgehost.plugin import TriggerHost
+
+_NOT_HANDLED = frozenset({"stopped", "not_ready"})
+_CONNECT_S = 1.0
+"""How long `start` waits for a session that is just connecting, so that a refusal is told where it belongs."""
+_DRAIN_S = 10.0
+_WAITING_BYTES = 16 * 1024 * 1024
+
+
+class MqttSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[triggers.NAME]` with `kind = "mqtt"`."""
+
+    topics: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Topic filters: `+` stands for one level, `#` at the end for all that follow."""
+    qos: Literal[0, 1, 2] = 0
+    broker: str = "default"
+    """A name from `[brokers]` of edgehost.toml, or a URL."""
+    max_in_flight: Positive = 64
+    """Events the function gets before it has answered the first; 1 keeps them strictly in order."""
+    group: str = ""
+    """Share the messages with all who subscribe in the same group: each goes to one of them (MQTT 5, 4.8.2)."""
+    response: bool = True
+    """Publish the answer to a message's Response Topic, if it names one."""
+    content_type: str = ""
+    """For messages that do not name theirs; those of MQTT 3.1.1 never do."""
+    max_waiting: Positive = 10_000
+    """QoS 0 messages kept while the function is busy; at most 16 MiB of them."""
+    overflow: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    """Which QoS 0 message goes when one too many waits."""
+
+    def __post_init__(self) -> None:
+        for text in self.filters():
+            if problem := filter_problem(text):
+                raise ValueError(f"topics: {text!r} is not a topic filter: {problem}")
+        for wide, narrow in permutations(self.topics, 2):
+            if matches(wide, narrow):
+                raise ValueError(f"topics: {wide!r} covers {narrow!r}, which would make two events of one message; remove one")
+        if "://" in self.broker:
+            try:
+                parse_url(self.broker)
+            except TriggerError as error:
+                raise ValueError(f"broker: {error}") from None
+
+    def filters(self) -> list[str]:
+        """What is subscribed to."""
+        return [f"$share/{self.group}/{topic}" if self.group else topic for topic in self.topics]
+
+
+class MqttTrigger:
+    """See edgehost/plugin.py, Trigger."""
+
+    Settings: ClassVar[type[Struct]] = MqttSettings
+    replies: ClassVar[bool] = False
+
+    def __init__(self, settings: MqttSettings, host: TriggerHost) -> None:
+        self.dropped = 0
+        """QoS 0 messages that found no room since the start."""
+        self._settings = settings
+        self._host = host
+        self._session: Session = host.broker(settings.broker)
+        self._url = self._session.broker.url
+        self._subscriptions: list[Subscription] = []
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._in_flight = 0
+        self._overflowing = False
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    async def start(self) -> None:
+        """Subscribe. TriggerError when the broker refuses a filter; while it is away the trigger is degraded and waits."""
+        self._session.on_state.append(self._on_state)
+        await self._settle()
+        for text in self._settings.filters():
+            self._subscriptions.append(
+                await self._session.subscribe(text, self._settings.qos, self._on_message, self._on_refused)
+            )
+        self._on_state(self._session.state, self._session.reason)
+
+    async def stop(self) -> None:
+        """Unsubscribe, and wait for the answers of all that was taken. QoS 1 and 2 the agent's end leaves with the broker."""
+        self._stopping = True
+        for subscription in self._subscriptions:
+            await subscription.close()
+        if self._on_state in self._session.on_state:
+            self._session.on_state.remove(self._on_state)
+        if self._session.ending:
+            self._leave_waiting()
+        await self._until_idle(_DRAIN_S if self._waiting else None)
+        if self._waiting:
+            self._leave_waiting()
+            lost = len(self._waiting)
+            self._waiting.clear()
+            if lost:
+                self._host.log.warning("%d QoS 0 messages were still waiting after %g s and are lost", lost, _DRAIN_S)
+            await self._until_idle(None)
+
+    async def _settle(self) -> None:
+        """Wait until a session that was only just made is connected, or knows why it is not."""
+        deadline = asyncio.get_running_loop().time() + _CONNECT_S
+        while self._session.state != "connected" and (self._session.state == "connecting" or not self._session.tried):
+            self._changed.clear()
+            left_s = deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._changed.wait(), max(0.0, left_s))
+            except asyncio.TimeoutError:
+                return
+
+    async def _until_idle(self, timeout_s: float | None) -> None:
+        while self._in_flight or self._waiting:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+            except asyncio.TimeoutError:
+                return
+
+    def _leave_waiting(self) -> None:
+        """The broker still has what is not acknowledged: it delivers those again."""
+        for message in self._waiting:
+            self._session.give_back(message)
+        self._waiting = deque(message for message in self._waiting if not message.qos)
+
+    def _on_state(self, state: State, reason: str) -> None:
+        self._changed.set()
+        if state == "connected" and self._subscriptions:
+            self._host.report("running", f"{', '.join(self._settings.filters())} at {self._url}")
+        elif state != "connected" and (reason or not self._session.tried):
+            self._host.report("degraded", reason or f"still connecting to {self._url}")
+
+    def _on_refused(self, reason: str) -> None:
+        self._host.report("failed", reason)
+
+    def _on_message(self, message: Message) -> None:
+        if self._in_flight < self._settings.max_in_flight and not self._waiting:
+            self._submit(message)
+        elif message.qos or self._room(len(message.payload)):
+            self._waiting.append(message)
+            self._waiting_bytes += len(message.payload)
+
+    def _submit(self, message: Message) -> None:
+        self._in_flight += 1
+        properties = message.user_properties
+        event = Event(
+            message.payload,
+            message.content_type or self._settings.content_type,
+            (properties and properties.get("id")) or str(message.packet_id),
+            datetime.now(timezone.utc),
+            self._host.origin,
+            message.topic,
+            properties,
+            "",
+            self._url,
+        )
+        self._host.submit(event).add_done_callback(partial(self._answered, message))
+
+    def _room(self, size_bytes: int) -> bool:
+        """Make room for one more QoS 0 message, or say that there is none; either way what is lost is counted."""
+        if len(self._waiting) < self._settings.max_waiting and self._waiting_bytes + size_bytes <= _WAITING_BYTES:
+            return True
+        self.dropped += 1
+        if not self._overflowing:
+            self._overflowing = True
+            self._host.report("degraded", "messages come faster than the function answers; QoS 0 messages are dropped")
+        oldest = next((message for message in self._waiting if not message.qos), None)
+        if self._settings.overflow == "drop_newest" or oldest is None:
+            return False
+        self._waiting.remove(oldest)
+        self._waiting_bytes -= len(oldest.payload)
+        return True
+
+    def _answered(self, message: Message, future: asyncio.Future[Response]) -> None:
+        response = future.result()
+        if message.response_topic and self._settings.response:
+            self._reply(message, response)
+        else:
+            self._done(message, response)
+
+    def _reply(self, message: Message, response: Response) -> None:
+        headers = {**response.headers, "status": str(response.status)}
+        if response.failed:
+            headers["code"] = response.code
+        sent = self._session.publish(
+            message.response_topic,
+            response.body,
+            message.qos,
+            content_type=response.content_type,
+            headers=headers,
+            correlation_data=message.correlation_data,
+        )
+        sent.add_done_callback(partial(self._replied, message, response))
+
+    def _replied(self, message: Message, response: Response, sent: asyncio.Future[None]) -> None:
+        if not sent.cancelled() and (error := sent.exception()) is not None:
+            self._host.log.error("the answer to a message on %r is lost: %s", message.topic, error)
+        self._done(message, response)
+
+    def _done(self, message: Message, response: Response) -> None:
+        """Acknowledge, and take the next one."""
+        if message.qos:
+            if response.code in _NOT_HANDLED:
+                self._session.give_back(message)
+            else:
+                self._session.ack(message)
+        self._in_flight -= 1
+        if self._waiting and self._in_flight < self._settings.max_in_flight:
+            waiting = self._waiting.popleft()
+            self._waiting_bytes -= len(waiting.payload)
+            self._submit(waiting)
+        elif not self._in_flight:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._overflowing:
+            self._overflowing = False
+            self._host.report("running", f"{self.dropped} QoS 0 messages dropped since the start")
+        if self._stopping:
+            self._idle.set()
