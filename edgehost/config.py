@@ -1,4 +1,4 @@
-"""What edgehost.toml says, as frozen values, and the one reader of that file. Knows nothing of what the parts do with it."""
+"""What edgehost.toml says, as frozen values. `config_toml` reads the file; what the parts do with it is theirs."""
 
 from __future__ import annotations
 
@@ -52,13 +52,15 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True):
-    """The whole of edgehost.toml. Every path in it is relative to the file's own folder."""
+    """The whole of edgehost.toml. A relative path in the file counts from the file's own folder; here every path is absolute."""
 
     source: Path | None = None
     functions: tuple[Path, ...] = ()
     """Folders that each hold one function."""
     socket: Path | None = None
-    """The local control socket; None: $RUNTIME_DIRECTORY/agent.sock, else $XDG_RUNTIME_DIR/edgehost/agent.sock, else /run/edgehost/agent.sock."""
+    """The local control socket; None: agent.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/edgehost, else /run/edgehost."""
     brokers: dict[str, Broker] = {}
     http: Http = Http()
     log: Log = Log()
+    warnings: tuple[str, ...] = ()
+    """What is allowed but unwise, one line each (a password file that everybody can read)."""

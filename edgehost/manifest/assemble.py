@@ -26,6 +26,9 @@ _TRIGGER_KEYS = ("batch",)
 _OUTPUT_KEYS = ("on", "triggers")
 """Keys of `[triggers.NAME]` and `[outputs.NAME]` that are edgehost's own; all others are the plugin's."""
 
+_OWN_FILE = re.compile(r"^function\.(?:toml|ya?ml):? (?:spec\.)?")
+"""A runtime does not know which file it came from: with a bare main.py or an inline block it guesses wrong."""
+
 
 def assemble(
     table: Mapping[str, Any], folder: Path, source: Path, place: Place, *, name: str | None = None, warnings: Collection[str] = ()
@@ -39,7 +42,7 @@ def assemble(
     except Mistake as mistake:
         raise ManifestError(f"{place(mistake.path)}: {mistake.text}") from None
     except ManifestError as error:
-        raise ManifestError(f"{place(())}: {str(error).removeprefix(f'{source.name}: ')}") from None
+        raise ManifestError(_placed(str(error), place)) from None
     except RecursionError:
         raise ManifestError(f"{place(())}: is nested too deeply") from None
 
@@ -58,6 +61,14 @@ def _assemble(table: dict[str, Any], folder: Path, source: Path, name: str | Non
     check(manifest, runtime.needs_handler)
     runtime.check(folder, manifest.handler, options)
     return manifest
+
+
+def _placed(text: str, place: Place) -> str:
+    """What a runtime's check says, which begins with a key ("handler: …", "[onnx].model: …"), with the file in front of it."""
+    text = _OWN_FILE.sub("", text)
+    if text.startswith("handler:"):
+        return place(("handler",)) + text.removeprefix("handler")
+    return f"{place(())} {text}" if text.startswith("[") else f"{place(())}: {text}"
 
 
 def default_name(folder: Path) -> str:

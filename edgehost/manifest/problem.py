@@ -79,7 +79,8 @@ def allowed(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.FloatType):
         return "a number" + _range(kind.ge, kind.le, kind.gt, kind.lt)
     if isinstance(kind, inspect.StrType):
-        return "text" + _length(kind, "characters", " that is not empty") + (f" that matches {kind.pattern}" if kind.pattern else "")
+        pattern = f" that matches {kind.pattern}" if kind.pattern else ""
+        return "text" + _length(kind, "characters", " that is not empty") + pattern
     if isinstance(kind, inspect.BoolType):
         return "true or false"
     if isinstance(kind, inspect.LiteralType):
