@@ -21,7 +21,7 @@ def agent_address(configured: Path | None, environ: Mapping[str, str], uid: int)
     if environ.get("RUNTIME_DIRECTORY"):
         # systemd.exec(5): several runtime directories are separated by colons; ours is the first.
         return Path(environ["RUNTIME_DIRECTORY"].split(":")[0]) / _FILE
-    return _SYSTEM if uid == 0 and not environ.get("XDG_RUNTIME_DIR") else _user_address(environ, uid)
+    return _user_address(environ, uid)
 
 
 def client_addresses(given: Path | None, environ: Mapping[str, str], uid: int) -> list[Path]:
@@ -30,7 +30,7 @@ def client_addresses(given: Path | None, environ: Mapping[str, str], uid: int) -
         return [given]
     if environ.get("EDGEHOST_SOCKET"):
         return [Path(environ["EDGEHOST_SOCKET"])]
-    return [_user_address(environ, uid), _SYSTEM]
+    return list(dict.fromkeys([_user_address(environ, uid), _SYSTEM]))
 
 
 def default_address(configured: Path | None = None) -> Path:
@@ -39,8 +39,9 @@ def default_address(configured: Path | None = None) -> Path:
 
 
 def _user_address(environ: Mapping[str, str], uid: int) -> Path:
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "edgehost" / _FILE if runtime else Path(f"/tmp/edgehost-{uid}") / _FILE
+    if environ.get("XDG_RUNTIME_DIR"):
+        return Path(environ["XDG_RUNTIME_DIR"]) / "edgehost" / _FILE
+    return _SYSTEM if uid == 0 else Path(f"/tmp/edgehost-{uid}") / _FILE
 
 
 def belongs_to_another(address: Path, uid: int) -> bool:

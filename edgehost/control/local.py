@@ -169,17 +169,21 @@ def _pieces(body: bytes) -> Iterator[bytes]:
 
 async def _send_chunks(response: Response, writer: asyncio.StreamWriter) -> str:
     """Pass a streamed answer on. Returns why it broke off, empty if it ended well."""
-    if response.chunks is None:
+    chunks = response.chunks
+    if chunks is None:
         return ""
     try:
-        async for data in response.chunks:
+        while True:
+            try:
+                data = await anext(chunks)
+            except StopAsyncIteration:
+                return ""
+            except (EdgehostError, OSError) as error:  # the function's stream broke, not this connection
+                return str(error)
             for piece in _pieces(data):
                 await _send(writer, Chunk(piece))
-    except EdgehostError as error:
-        return str(error)
     finally:
-        await response.chunks.aclose()
-    return ""
+        await chunks.aclose()
 
 
 async def _send(writer: asyncio.StreamWriter, reply: protocol.Reply) -> None:

@@ -55,7 +55,7 @@ class FakeHost:
         try:
             yield b"one "
             if torn:
-                raise ControlError("worker died")
+                raise ConnectionError("worker died")
             yield b"two"
         finally:
             self.closed.append("chunks")

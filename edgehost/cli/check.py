@@ -1,0 +1,93 @@
+"""`edgehost check`: is this machine ready? Runs every check on the real machine and shows what was found and what to do."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgehost.cli import checks, kernel_probe, terminal
+from edgehost.cli.broker_probe import probe
+from edgehost.cli.checks import Finding
+from edgehost.cli.exits import FAILED
+from edgehost.cli.run import broker_choice
+from edgehost.config import Broker
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+ROOT = Path("/")
+
+
+def command(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Ask the brokers of this edgehost.toml too.")
+    ] = None,
+    broker: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Ask this broker, as in mqtt://HOST; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Is this machine ready for edgehost? Each line says what was found and what to do. Ends with 1 if something fails."""
+    brokers = [("", Broker(url=url)) for url in broker or [] if broker_choice(url) != "embedded"]
+    if config is not None:
+        from edgehost.config import read_config
+
+        brokers += list(read_config(config).brokers.items())
+    findings = _findings(brokers)
+    if as_json:
+        found = list(findings)
+        terminal.print_json({"ok": not _failed(found), "findings": found})
+    else:
+        found = _show(findings)
+    if _failed(found):
+        raise typer.Exit(FAILED)
+
+
+def _findings(brokers: list[tuple[str, Broker]]) -> Iterator[Finding]:
+    """Every check on this machine, each made when its finding is asked for."""
+    yield checks.python(sys.version_info[:3])
+    yield checks.machine(ROOT, checks.architecture(), struct.calcsize("P") * 8)
+    yield checks.packages(checks.installed_version)
+    yield checks.http(checks.installed_version)
+    yield checks.memory(ROOT)
+    yield checks.temporary_folder(Path(tempfile.gettempdir()), checks.free_bytes, checks.may_read_and_write)
+    yield checks.kernel(os.uname().release, kernel_probe.has_memfd(), kernel_probe.has_pidfd(), kernel_probe.landlock_version())
+    yield checks.cgroups(ROOT)
+    yield checks.clock(ROOT, time.gmtime().tm_year, kernel_probe.clock_synchronised)
+    yield checks.serial_ports(ROOT, checks.may_read_and_write)
+    yield checks.gpio_chips(ROOT, checks.may_read_and_write)
+    for name, settings in brokers:
+        yield checks.broker(name, settings, probe)
+    yield checks.onnxruntime(checks.ask_onnxruntime)
+
+
+def _failed(findings: list[Finding]) -> bool:
+    return any(finding.state == "fail" for finding in findings)
+
+
+def _show(findings: Iterator[Finding]) -> list[Finding]:
+    """Print each finding as it is found, for some take seconds; then how many there are of each kind."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = terminal.console()
+    seen: list[Finding] = []
+    with console.status("looking at this machine"):
+        for finding in findings:
+            seen.append(finding)
+            row = Table.grid(padding=(0, 2, 0, 0))
+            row.add_column(width=4)
+            row.add_column(width=16)
+            row.add_column(overflow="fold")
+            advice = f"\n→ {finding.advice}" if finding.advice else ""
+            row.add_row(Text(finding.state, STYLES[finding.state]), finding.name, Text(finding.found + advice))
+            console.print(row)
+    counts = [f"{sum(finding.state == state for finding in seen)} {state}" for state in STYLES]
+    console.print(f"\n{', '.join(counts)}")
+    return seen

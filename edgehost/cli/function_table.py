@@ -1,0 +1,103 @@
+"""Draws the functions of an agent: a line about the agent, a table, a line for everything that needs somebody. Asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgehost.control.protocol import FunctionStatus, Pong
+
+COLOURS = {
+    "ready": "green",
+    "running": "green",
+    "starting": "cyan",
+    "degraded": "yellow",
+    "crash_loop": "red",
+    "failed": "red",
+    "stopped": "dim",
+}
+Note = tuple[str, str, str]
+"""Function, style, text."""
+
+
+def view(agent: Pong, functions: list[FunctionStatus], now: float) -> RenderableType:
+    """The whole picture: a line about the agent, the table, and a line for everything that needs somebody."""
+    head = Text.assemble(("edgehost ", "bold"), agent.version, f"  pid {agent.pid}  up {_duration(now - agent.started)}")
+    if not functions:
+        return Group(head, "", Text("No functions: give folders to `edgehost run`, or name them in edgehost.toml."))
+    notes = [note for function in functions for note in _notes(function, now)]
+    return Group(head, "", _table(functions), *([""] if notes else []), *(_note(*note) for note in notes))
+
+
+def _table(functions: list[FunctionStatus]) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
+    for title in ("FUNCTION", "STATE"):
+        table.add_column(title, no_wrap=True)
+    for title in ("WORKERS", "QUEUED", "BUSY", "HANDLED", "FAILED", "DROPPED", "P50 ms", "P99 ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("TRIGGERS", overflow="fold")
+    for function in functions:
+        table.add_row(
+            Text(function.name),
+            Text(function.state, COLOURS[function.state]),
+            Text(f"{function.workers_ready}/{function.workers_wanted}"),
+            f"{function.queued:,}",
+            f"{function.in_flight:,}",
+            f"{function.handled:,}",
+            Text(f"{function.failed:,}", "red" if function.failed else ""),
+            Text(f"{function.dropped:,}", "yellow" if function.dropped else ""),
+            _milliseconds(function.p50_ms),
+            _milliseconds(function.p99_ms),
+            _triggers(function),
+        )
+    return table
+
+
+def _triggers(function: FunctionStatus) -> Text:
+    if not function.triggers:
+        return Text("-", "dim")
+    parts = [Text(_label(trigger.kind, trigger.name), COLOURS[trigger.state]) for trigger in function.triggers]
+    return Text(", ").join(parts)
+
+
+def _label(kind: str, name: str) -> str:
+    return kind if kind == name else f"{kind} {name}"
+
+
+def _notes(function: FunctionStatus, now: float) -> Iterator[Note]:
+    """Function, style and text of what a person should read: states that are not well, last error, unused manifest keys."""
+    if function.state not in ("ready", "starting"):
+        since = f" for {_duration(now - function.since)}" if function.since else ""
+        yield function.name, COLOURS[function.state], f"{function.state}{since}"
+    for trigger in function.triggers:
+        if trigger.state != "running" or trigger.message:
+            words = f"{_label(trigger.kind, trigger.name)} {trigger.state}"
+            yield function.name, COLOURS[trigger.state], f"{words}: {trigger.message}" if trigger.message else words
+    if function.last_error:
+        yield function.name, "red", f"last error: {function.last_error}"
+    for warning in function.warnings:
+        yield function.name, "yellow", f"manifest: {warning}"
+
+
+def _note(function: str, style: str, text: str) -> Text:
+    return Text.assemble((function, "bold"), "  ", (" ".join(text.split()), style))
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`."""
+    rest = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
