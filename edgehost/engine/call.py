@@ -7,15 +7,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
+
+from msgspec import Struct
 
 from edgehost.event import Event, Response, failure
 
 FOREVER = float("inf")
 
 
-class Call:
+class Call(Struct, eq=False):
     """One submitted event (or batch) and everything that is owed to whoever submitted it.
 
     `deadline` is in monotonic seconds and covers the wait. `ordinal` says which of its worker's events it is, `lent` where
@@ -23,19 +24,16 @@ class Call:
     lies in the arena (0: nowhere). `publications` are messages the handler published that must be safe before the answer counts.
     """
 
-    __slots__ = ("acknowledged", "deadline", "event", "future", "held", "lent", "ordinal", "publications", "stream", "submitted")
-
-    def __init__(self, event: Event | list[Event], future: asyncio.Future[Any], submitted: float, deadline: float) -> None:
-        self.event = event
-        self.future = future
-        self.submitted = submitted
-        self.deadline = deadline
-        self.ordinal = 0
-        self.lent = 0
-        self.stream: Stream | None = None
-        self.publications: list[asyncio.Future[None]] | None = None
-        self.acknowledged = False
-        self.held: Response | None = None
+    event: Event | list[Event]
+    future: asyncio.Future[Any]
+    submitted: float
+    deadline: float
+    ordinal: int = 0
+    lent: int = 0
+    stream: Stream | None = None
+    publications: list[asyncio.Future[None]] | None = None
+    acknowledged: bool = False
+    held: Response | None = None
 
     def settle(self, response: Response) -> None:
         """Give the answer, unless somebody did already or nobody waits any more. A failed batch fails for every member."""
@@ -103,8 +101,3 @@ class Stream:
         self._chunks.clear()
         self.end("")
 
-
-def call_for(event: Event | list[Event], loop: asyncio.AbstractEventLoop, timeout_s: float) -> Call:
-    """A new call whose deadline is `timeout_s` seconds from now."""
-    now = monotonic()
-    return Call(event, loop.create_future(), now, now + timeout_s)

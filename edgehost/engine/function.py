@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgehost.engine import frames
-from edgehost.engine.call import FOREVER, Call, call_for
+from edgehost.engine.call import FOREVER, Call
 from edgehost.engine.handle import WorkerHandle
 from edgehost.engine.nursery import Breed, Nursery
 from edgehost.engine.output import OutputPipe, Throttle
@@ -110,10 +110,12 @@ class Function:
 
     def submit(self, event: Event | list[Event], timeout_s: float | None = None) -> asyncio.Future[Response]:
         """Hand over an event (or a batch: the answer is then a list). The future resolves with the answer or with a failure."""
-        call = call_for(event, self._loop, timeout_s or self.timeout_s)
+        now = monotonic()
+        future = self._loop.create_future()
+        call = Call(event, future, now, now + (timeout_s or self.timeout_s))
         if self._state != "open":
             call.fail("stopped", f"function {self.name!r} is stopping")
-            return call.future
+            return future
         if self._sweep_at is None:
             self._sweep_at = self._loop.call_at(call.deadline, self._sweep)
         if not self._queue and (worker := choose(self._workers)) is not None:
@@ -123,7 +125,7 @@ class Function:
             self._queue.append(call)
         else:
             self._refuse(call)
-        return call.future
+        return future
 
     def _refuse(self, call: Call) -> None:
         """The queue is full: the policy says which event goes."""

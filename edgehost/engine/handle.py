@@ -66,7 +66,8 @@ class WorkerHandle:
         self.state: Literal["starting", "ready", "stopping", "ended"] = "starting"
         self.pending: dict[int, Call] = {}
         self.held: dict[int, Call] = {}
-        self.credit = concurrency
+        self.credit = 0
+        """How many events it may hold in all; 0 unless it is ready."""
         self.answered = 0
         self.ready: asyncio.Future[str] = loop.create_future()
         """'' when the function is loaded, else why it is not."""
@@ -88,10 +89,6 @@ class WorkerHandle:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
-
-    def room(self) -> bool:
-        """Whether it may be given one more event now."""
-        return self.state == "ready" and len(self.pending) < self.credit
 
     def give(self, call: Call) -> None:
         """Send an event to the worker."""
@@ -175,8 +172,8 @@ class WorkerHandle:
 
     def _received(self) -> None:
         """After a burst of frames: how much the worker may hold from now on."""
-        if self._concurrency == 1:
-            self.credit = credit_for(self.channel.progress().peak_s)
+        if self.state == "ready":
+            self.credit = credit_for(self.channel.progress().peak_s) if self._concurrency == 1 else self._concurrency
         self._owner.worker_free()
 
     def _finish(self, number: int) -> Call:
@@ -279,6 +276,7 @@ class WorkerHandle:
         """End after the event in hand, running the termination callback; `ended` resolves."""
         if self.state in ("starting", "ready"):
             self.state = "stopping"
+            self.credit = 0
             self.channel.send(frames.frame(frames.STOP))
 
     def kill(self) -> None:
@@ -291,6 +289,7 @@ class WorkerHandle:
         owner.
         """
         self.state = "ended"
+        self.credit = 0
         self.channel.drain()
         self._unbegun_at_end = self.unbegun()
         self.channel.close()

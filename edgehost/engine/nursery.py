@@ -120,7 +120,7 @@ class Zygote:
         try:
             if len(message) > MESSAGE_MAX:
                 size = len(message)
-                raise StartError(f"{spec.function}: env and settings take {size} bytes; a worker can be given {MESSAGE_MAX} at most")
+                raise StartError(f"{spec.function}: env and settings take {size} bytes; {MESSAGE_MAX} is the most")
             socket.send_fds(self._control, [message], descriptors)
         except OSError as error:
             raise StartError(f"{spec.function}: the zygote does not answer ({error.strerror}); it is started again") from error

@@ -45,7 +45,7 @@ def choose(workers: Sequence[WorkerHandle]) -> WorkerHandle | None:
     fewest = 1 << 30
     for worker in workers:
         held = len(worker.pending)
-        if held < fewest and worker.room():
+        if held < worker.credit and held < fewest:
             best, fewest = worker, held
     return best
 
@@ -151,7 +151,7 @@ class Pool:
             return await asyncio.wait_for(asyncio.shield(worker.ready), self._start_timeout_s)
         except asyncio.TimeoutError:
             worker.kill()
-            return f"not ready within {self._start_timeout_s:g} s (start_timeout): importing it or its init_context takes too long"
+            return f"not ready within {self._start_timeout_s:g} s (start_timeout): its import or init_context takes too long"
 
     async def drain(self) -> None:
         """Let every ready worker run its drain callback."""

@@ -131,7 +131,7 @@ class Port:
         runs.
         """
         self.begun += 1
-        STATE.pack_into(self._outbound, 0, self.begun, self._sent, self._sent + self._fill, self.peak_s, self.busy_s)
+        self.publish()
 
     def publish(self) -> None:
         """Make what was written since visible to the agent without sending it."""
@@ -185,11 +185,9 @@ class Port:
         self._flushed_at = monotonic()
         self.publish()
 
-    def flush_if_older(self, age_s: float) -> None:
-        """Flush unless the last one is younger than `age_s`: lines of a long event appear while it runs, a burst shares a
-        call.
-        """
-        if monotonic() - self._flushed_at > age_s:
+    def flush_if_older(self, now: float, age_s: float) -> None:
+        """Flush unless the last flush is younger than `age_s` at `now`, so that a burst shares a system call."""
+        if now - self._flushed_at > age_s:
             self.flush()
 
     def _send_past_outbox(self, data: bytes) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import inspect
 import os
 import socket
-import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -26,13 +25,20 @@ from edgehost.engine.spec import WorkerSpec
 from edgehost.event import Event as WireEvent
 from edgehost.event import Response, failure
 from edgehost.sdk import answer
+from edgehost.sdk.answer import to_response
 from edgehost.sdk.event import Event, finish
+from edgehost.sdk.lines import unfinished
 from edgehost.sdk.program import Program
 
 LOG_AGE_S = 0.005
+"""Lines of a long event appear while it runs."""
+ANSWER_AGE_S = 50e-6
+"""Answers leave in bursts of about this much work: the agent takes one while the worker makes the next."""
 _PEAK_DECAY = 0.98
 """Per event: after a slow one, about 350 quick ones bring the credit back from one to sixty-four."""
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40}
+_PLAIN = frozenset({bytes, str, dict, list})
+"""Results that are neither a stream nor a Response: nearly all."""
 _CALL_LOGS_MAX = 4096
 """Bytes of `X-Nuclio-Logs` (handler contract, "Status codes of the HTTP trigger")."""
 
@@ -80,7 +86,7 @@ class Gateway:
         if call in self.call_logs:
             self.call_logs[call].add(record)
         self._port.write(frames.LOG, call, encode(record))
-        self._port.flush_if_older(LOG_AGE_S)
+        self._port.flush_if_older(monotonic(), LOG_AGE_S)
 
     def call(self, function: str, event: WireEvent, timeout_s: float | None) -> Response:
         self._asked += 1
@@ -97,7 +103,7 @@ class Gateway:
 
     def acknowledge(self, call: int) -> None:
         self._port.write(frames.ACK, call, b"")
-        self._port.flush_if_older(LOG_AGE_S)
+        self._port.flush_if_older(monotonic(), LOG_AGE_S)
 
 
 class Worker:
@@ -112,10 +118,11 @@ class Worker:
     def reply(self, call: int, result: Any) -> None:
         """Write the answer to one event. A result that cannot be sent becomes a failure that says so."""
         try:
-            response = answer.to_response(result)
+            response = to_response(result)
             if self.gateway.call_logs and call in self.gateway.call_logs:
                 response = self._with_logs(call, response)
-            self.port.answer(frames.ANSWER_HELD if answer.holds_ack(result) else frames.ANSWER, call, response)
+            held = type(result) not in _PLAIN and answer.holds_ack(result)
+            self.port.answer(frames.ANSWER_HELD if held else frames.ANSWER, call, response)
         except AgentGoneError:
             raise
         except Exception as error:
@@ -169,6 +176,7 @@ class SyncWorker(Worker):
         super().__init__(*args)
         self._call = 0
         self._event_id = ""
+        self._function = self.program.handle
         self.gateway.current = lambda: (self._call, self._event_id)
 
     def run(self) -> int:
@@ -192,10 +200,9 @@ class SyncWorker(Worker):
             port.receive()
 
     def _handle(self, call: int, deadline: float, event: Event) -> None:
-        port = self.port
         started = monotonic()
-        port.begin()
-        if started > deadline or call in port.cancelled:
+        self.port.begin()
+        if started > deadline or call in self.port.cancelled:
             self._refuse(call, started > deadline)
             return
         self._call, self._event_id = call, event.id
@@ -208,8 +215,8 @@ class SyncWorker(Worker):
         event._call = call
         body = event.body
         try:
-            result = self.program.handle(finish(event))
-            if answer.is_stream(result):
+            result = self._function(finish(event))
+            if type(result) not in _PLAIN and answer.is_stream(result):
                 self._send_stream(call, result)
             else:
                 self.reply(call, result)
@@ -217,7 +224,7 @@ class SyncWorker(Worker):
             raise
         except SystemExit as error:
             self.fail(call, f"the handler ended its worker with sys.exit({error.code!r})", error, "worker_died")
-            port.flush()
+            self.port.flush()
             raise
         except BaseException as error:
             self.fail(call, describe(error), error)
@@ -241,14 +248,17 @@ class SyncWorker(Worker):
 
     def _end(self, started: float, body: Any) -> None:
         """After every event: whole lines of print leave, a borrowed view ends, and the service time is known."""
-        end_lines()
+        if unfinished:
+            end_lines()
         if type(body) is memoryview:
             release(body, self.gateway)
         port = self.port
-        spent = monotonic() - started
+        now = monotonic()
+        spent = now - started
         port.busy_s += spent
         port.peak_s = spent if spent > port.peak_s else port.peak_s * _PEAK_DECAY
         self._call, self._event_id = 0, ""
+        port.flush_if_older(now, ANSWER_AGE_S)
 
     def _refuse(self, call: int, late: bool) -> None:
         """An event that waited too long, or that nobody waits for, is not begun."""
@@ -457,10 +467,8 @@ class AsyncWorker(Worker):
 
 def end_lines() -> None:
     """Turn what `print` left without a newline into a log line of its own."""
-    for stream in (sys.stdout, sys.stderr):
-        end_event = getattr(stream, "end_event", None)
-        if end_event is not None:
-            end_event()
+    for stream in list(unfinished):
+        stream.end_event()
 
 
 def release(body: memoryview, gateway: Gateway) -> None:

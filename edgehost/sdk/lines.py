@@ -14,6 +14,10 @@ LINE_MAX = 8192
 """Characters. A longer line is cut into pieces, so that a function that never writes a newline cannot fill the memory."""
 
 
+unfinished: set[LineStream] = set()
+"""The streams with text that has no newline yet: whoever ends an event asks these alone, and mostly there are none."""
+
+
 class LineStream(io.TextIOBase):
     """Text in, `take(line)` out, without its newline. What has no newline yet waits for one, for LINE_MAX or for `end_event()`.
 
@@ -48,6 +52,8 @@ class LineStream(io.TextIOBase):
         if whole:
             self._cut(partial[:whole])
         self._partial = partial[whole:]
+        if self._partial:
+            unfinished.add(self)
         return len(text)
 
     def _cut(self, line: str) -> None:
@@ -57,6 +63,7 @@ class LineStream(io.TextIOBase):
 
     def end_event(self) -> None:
         """Give what still has no newline as a line: the event it belongs to is over."""
+        unfinished.discard(self)
         if self._partial and self._owner.here():
             line, self._partial = self._partial, ""
             self._take(line)
