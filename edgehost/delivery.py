@@ -31,7 +31,7 @@ class Route:
 
     def wants(self, trigger: str, failed: bool) -> bool:
         """Whether the answer to an event of `trigger` goes this way."""
-        wanted = self.spec.on == "always" or (self.spec.on == "failure") == failed
+        wanted = {"success": not failed, "failure": failed, "always": True, "never": False}[self.spec.on]
         return wanted and (not self.spec.triggers or trigger in self.spec.triggers)
 
 

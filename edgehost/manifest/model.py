@@ -72,7 +72,8 @@ class OutputSpec(Struct, frozen=True):
     name: str
     kind: str
     settings: Struct
-    on: Literal["success", "failure", "always"] = "success"
+    on: Literal["success", "failure", "always", "never"] = "success"
+    """never: it only gets what the handler sends it with `context.publish`."""
     triggers: tuple[str, ...] = ()
 
 
