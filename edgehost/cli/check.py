@@ -18,7 +18,7 @@ from edgehost.cli.broker_probe import probe
 from edgehost.cli.checks import Finding
 from edgehost.cli.exits import FAILED
 from edgehost.cli.run import broker_choice
-from edgehost.config import Broker
+from edgehost.config import Broker, Config
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 ROOT = Path("/")
@@ -35,11 +35,13 @@ def command(
 ) -> None:
     """Is this machine ready for edgehost? Each line says what was found and what to do. Ends with 1 if something fails."""
     brokers = [("", Broker(url=url)) for url in broker or [] if broker_choice(url) != "embedded"]
+    settings = None
     if config is not None:
-        from edgehost.config import read_config
+        from edgehost.config_toml import read_config
 
-        brokers += list(read_config(config).brokers.items())
-    findings = _findings(brokers)
+        settings = read_config(config)
+        brokers += settings.brokers.items()
+    findings = _findings(brokers, settings)
     if as_json:
         found = list(findings)
         terminal.print_json({"ok": not _failed(found), "findings": found})
@@ -49,7 +51,7 @@ def command(
         raise typer.Exit(FAILED)
 
 
-def _findings(brokers: list[tuple[str, Broker]]) -> Iterator[Finding]:
+def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Iterator[Finding]:
     """Every check on this machine, each made when its finding is asked for."""
     yield checks.python(sys.version_info[:3])
     yield checks.machine(ROOT, checks.architecture(), struct.calcsize("P") * 8)
@@ -62,8 +64,10 @@ def _findings(brokers: list[tuple[str, Broker]]) -> Iterator[Finding]:
     yield checks.clock(ROOT, time.gmtime().tm_year, kernel_probe.clock_synchronised)
     yield checks.serial_ports(ROOT, checks.may_read_and_write)
     yield checks.gpio_chips(ROOT, checks.may_read_and_write)
-    for name, settings in brokers:
-        yield checks.broker(name, settings, probe)
+    if settings is not None:
+        yield checks.configuration(str(settings.source), settings.warnings)
+    for name, one in brokers:
+        yield checks.broker(name, one, probe)
     yield checks.onnxruntime(checks.ask_onnxruntime)
 
 

@@ -114,6 +114,13 @@ def _memory_controller(version: str, memory: bool, controllers: str, root: Path)
     return Finding("cgroups", "warn", f"{version} without the memory controller (has {controllers or 'none'})", advice)
 
 
+def configuration(source: str, warnings: Sequence[str]) -> Finding:
+    """What is unwise in an edgehost.toml that could be read."""
+    if warnings:
+        return Finding("edgehost.toml", "warn", "; ".join(warnings), "mend what the line says")
+    return Finding("edgehost.toml", "ok", source)
+
+
 def broker(name: str, settings: Broker, ask: Callable[[Broker, float], str]) -> Finding:
     """Would the broker let us in? `ask` is edgehost.cli.broker_probe.probe."""
     problem = ask(settings, min(settings.connect_timeout_s, BROKER_WAIT_S))

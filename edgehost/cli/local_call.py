@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgehost import plugin
 from edgehost.cli.answers import LogRecord
 from edgehost.control.local import event_of
 from edgehost.control.protocol import Invoke
 from edgehost.delivery import whole
 from edgehost.deployment import worker_spec
 from edgehost.engine.function import Function
-from edgehost.engine.nursery import Breed, Nursery
+from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.event import Event, Response, failure
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
@@ -55,9 +54,7 @@ def call_once(folder: Path, request: Invoke, timeout_s: float | None) -> tuple[R
 
 async def _call(manifest: Manifest, event: Event, timeout_s: float | None) -> tuple[Response, float]:
     nursery = Nursery(asyncio.get_running_loop())
-    runtime = plugin.load("runtime", manifest.runtime)
-    preload = tuple(dict.fromkeys([*runtime.preload, *manifest.preload]))
-    breed = Breed(manifest.runtime, f"{runtime.__module__}:{runtime.__qualname__}", preload)
+    breed = breed_of(manifest)
     function = Function(worker_spec(manifest), 1, manifest.queue, manifest.start_timeout_s, nursery, breed, Alone())
     try:
         await function.start()

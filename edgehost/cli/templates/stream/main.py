@@ -1,6 +1,5 @@
 """Watches streams of readings, one per topic, and publishes an alarm for a value far outside what that topic has shown so far."""
 
-import json
 import math
 
 WARM_UP = 20  # readings before anything counts as unusual
@@ -35,8 +34,7 @@ def init_context(context):
 
 
 def handler(context, event):
-    reading = event.body if isinstance(event.body, dict) else json.loads(event.body)
-    value = float(reading["value"])
+    value = float(event.body["value"])
     usual = context.user_data.streams.setdefault(event.path, Usual())
     score = usual.score(value)
     alarm = score > LIMIT
