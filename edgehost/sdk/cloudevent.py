@@ -1,4 +1,4 @@
-"""CloudEvents. Structured mode: one JSON object holds an event's attributes and its data. Binary mode: headers hold the attributes.
+"""CloudEvents. Structured mode: one JSON object holds attributes and data. Binary mode: headers hold the attributes.
 
 Reads the names of CloudEvents 1.0 and, in structured mode, of 0.1, which Nuclio's processor understands too. An envelope that
 cannot be read stays what it is: the body of an ordinary event.

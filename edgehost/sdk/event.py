@@ -109,6 +109,8 @@ class Event(Struct, array_like=True, dict=True, weakref=True, eq=False):
     @property
     def offset(self) -> int:
         """The event's place in its stream or shard."""
+        if not isinstance(self._offset, int):  # a handler may set it to anything
+            return self._offset
         offset = Offset(self._offset)
         offset.call = self._call
         return offset
