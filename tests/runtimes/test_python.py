@@ -357,7 +357,7 @@ def test_no_module_name_of_edgehost_shadows_one_of_the_bundle(bundle: Any) -> No
 def test_a_bundle_may_bring_nuclio_sdk_and_return_its_response(bundle: Any) -> None:
     folder = bundle(
         {
-            "deps/nuclio_sdk/__init__.py": "class Response:\n    body, headers, content_type, status_code = b'own', {}, 'x/y', 202",
+            "deps/nuclio_sdk/__init__.py": "class Response:\n  body, headers, content_type, status_code = b'own', {}, 'x/y', 202",
             "main.py": """
                 import nuclio_sdk
                 from edgehost.sdk.answer import to_response

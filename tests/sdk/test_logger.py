@@ -169,7 +169,7 @@ def test_what_json_can_hold_stays_as_it_is(value: Any) -> None:
 
 @pytest.fixture
 def captured(link: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """`with captured() as link`: this process's output goes to `link`, as in a worker. For part of a test: pytest captures too."""
+    """`with captured() as link`: our output goes to `link`, as in a worker. Within a test, as pytest takes it between phases."""
 
     @contextlib.contextmanager
     def capture() -> Iterator[Any]:
