@@ -144,15 +144,11 @@ class Inbox:
                 connection.write(answer)
             if not fresh:
                 return
-        takers = self._takers(message)
-        if not takers:
-            self.unrouted += 1
-            if message.qos:
-                self._parked.append(message)
-            return
-        if message.qos and len(takers) > 1:
-            self._receiver.share(message, len(takers))
-        self._hand_over(message, takers)
+        found = self._routes.match(message.topic)
+        if len(found) == 1:
+            self._hand_over(message, found[0].handler)
+        else:
+            self._distribute(message, found)
 
     def released(self, packet_id: int) -> bytes:
         """A PUBREL: the PUBCOMP it is owed."""
@@ -170,32 +166,32 @@ class Inbox:
         """See Session.give_back."""
         self._receiver.given_back(message)
 
-    def _takers(self, message: Message) -> list[Handler]:
-        """Whose handlers get it. A broker sends one copy for each filter that matches and says which by its subscription id."""
-        found = self._routes.match(message.topic)
-        if len(found) == 1:
-            return [found[0].handler]
+    def _distribute(self, message: Message, found: tuple[Subscription, ...]) -> None:
+        """Several subscribers, or none. A broker sends one copy for each filter that matches and says which by its id."""
         if ids := message.subscription_ids:
             found = tuple(one for one in found if self._filters[one.filter].subscription_id in ids)
-        return list(dict.fromkeys(subscription.handler for subscription in found))
+        handlers = list(dict.fromkeys(subscription.handler for subscription in found))
+        if not handlers:
+            self.unrouted += 1
+        if message.qos:
+            if handlers:
+                self._receiver.share(message, len(handlers))
+            else:
+                self._parked.append(message)
+        for handler in handlers:
+            self._hand_over(message, handler)
 
-    def _hand_over(self, message: Message, takers: list[Handler]) -> None:
-        for handler in takers:
-            try:
-                handler(message)
-            except Exception:
-                self._log.exception("a message on %r could not be handed over", message.topic)
+    def _hand_over(self, message: Message, handler: Handler) -> None:
+        try:
+            handler(message)
+        except Exception:
+            self._log.exception("a message on %r could not be handed over", message.topic)
 
     def _deliver_parked(self) -> None:
         parked, self._parked = self._parked, []
+        self.unrouted -= len(parked)
         for message in parked:
-            takers = self._takers(message)
-            if not takers:
-                self._parked.append(message)
-                continue
-            self.unrouted -= 1
-            self._receiver.share(message, len(takers))
-            self._hand_over(message, takers)
+            self._distribute(message, self._routes.match(message.topic))
 
     def _drop_parked(self, connection: Connection) -> None:
         """Nobody came for them: acknowledge, or they would fill the broker's window for ever."""

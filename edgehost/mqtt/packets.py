@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -30,6 +31,8 @@ _ACKNOWLEDGEMENT = Layout(">BBH")
 # Properties of PUBLISH (MQTT 5, 3.3.2.3) and how each is laid out.
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x01, 0x02, 0x03, 0x08, 0x09
 _SUBSCRIPTION, _USER = 0x0B, 0x26
+_Properties: TypeAlias = "tuple[str, str, bytes | None, dict[str, str], tuple[int, ...]]"
+_SHORT_BYTES = 64
 
 
 class MalformedPacketError(ValueError):
@@ -177,20 +180,33 @@ def decode_publish(buffer: bytes, first: int, start: int, end: int, version_5: b
             raise MalformedPacketError(f"a PUBLISH with QoS {qos}, packet identifier {packet_id} and {end - start} bytes")
         if not version_5:
             return Message(topic, buffer[position:end], qos, first & 1 == 1, first & 8 == 8, packet_id)
-        if buffer[position] == 0:
-            return Message(topic, buffer[position + 1 : end], qos, first & 1 == 1, first & 8 == 8, packet_id)
-        length, position = decode_length(buffer, position)
-        if position + length > end:
+        length = buffer[position]
+        position += 1
+        if length >= 0x80:
+            length, position = decode_length(buffer, position - 1)
+        payload_at = position + length
+        if payload_at > end:
             raise MalformedPacketError("properties longer than their packet")
-        properties = _decode_properties(buffer, position, position + length)
-        return Message(topic, buffer[position + length : end], qos, first & 1 == 1, first & 8 == 8, packet_id, *properties)
+        if not length:
+            return Message(topic, buffer[position:end], qos, first & 1 == 1, first & 8 == 8, packet_id)
+        properties = _properties(buffer[position:payload_at])
+        return Message(topic, buffer[payload_at:end], qos, first & 1 == 1, first & 8 == 8, packet_id, *properties)
     except (IndexError, UnicodeDecodeError, LayoutError) as error:
         raise MalformedPacketError(f"a PUBLISH that ends too early or is not UTF-8: {error}") from error
 
 
-def _decode_properties(
-    buffer: bytes, position: int, end: int
-) -> tuple[str, str, bytes | None, dict[str, str], tuple[int, ...]]:
+@lru_cache(maxsize=1024)
+def _short_properties(block: bytes) -> _Properties:
+    return _decode_properties(block)
+
+
+def _properties(block: bytes) -> _Properties:
+    """A device says the same in each of its messages: short blocks are read once. Nobody may change the dict in the answer."""
+    return _short_properties(block) if len(block) <= _SHORT_BYTES else _decode_properties(block)
+
+
+def _decode_properties(buffer: bytes) -> _Properties:
+    position, end = 0, len(buffer)
     content_type = response_topic = ""
     correlation_data = None
     user: dict[str, str] = {}
