@@ -75,7 +75,7 @@ def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _functions(names: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
-    """The folders as paths. Whether one holds a function its manifest's reader says: one that is gone must not stop the others."""
+    """The folders as paths. Whether one holds a function is not asked here: one that is gone must not stop the others."""
     paths = tuple(_path(name, folder, ("agent", "functions", index)) for index, name in enumerate(names))
     for index, path in enumerate(paths):
         if path in paths[:index]:

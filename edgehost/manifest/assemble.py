@@ -59,7 +59,10 @@ def _assemble(table: dict[str, Any], folder: Path, source: Path, name: str | Non
         **fields, folder=folder, source=source, triggers=triggers, outputs=outputs, options=options, warnings=warnings
     )
     check(manifest, runtime.needs_handler)
-    runtime.check(folder, manifest.handler, options)
+    try:
+        runtime.check(folder, manifest.handler, options)
+    except (OSError, ValueError) as error:  # a path with a NUL in it, or longer than the system takes
+        raise Mistake((), f"the runtime {runtime_name} cannot use it: {error}") from None
     return manifest
 
 

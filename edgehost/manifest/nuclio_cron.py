@@ -48,7 +48,7 @@ def five_fields(schedule: str, origin: KeyPath) -> str:
     """
     fields = schedule.replace("?", "*").split()
     if len(fields) == 6 and fields[0] not in ("0", "00", "*"):
-        raise Mistake(origin, f"{show(schedule)} starts with seconds, and a schedule here counts minutes; use interval")
+        raise Mistake(origin, f"{show(schedule)} counts seconds, and a schedule here counts minutes; use interval")
     return " ".join(fields[1:] if len(fields) == 6 else fields)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edgehost.manifest.problem import KeyPath
+from edgehost.manifest.problem import KeyPath, quoted
 
 Place = Callable[[KeyPath], str]
 """Names where a path of keys stands in one file."""
@@ -52,4 +51,4 @@ def _names(path: KeyPath) -> list[str]:
 def _key(key: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]+", key):
         return key
-    return json.dumps(key, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return quoted(key)

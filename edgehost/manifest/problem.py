@@ -36,7 +36,7 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _short(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
+        return _short(quoted(value))
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, (list, tuple, set)):
@@ -44,6 +44,12 @@ def show(value: object) -> str:
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     return "nothing" if value is None else _short(repr(value))
+
+
+def quoted(text: str) -> str:
+    """Text in quotes, with everything escaped that could break a line, move a cursor or hide what follows."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in escaped)
 
 
 def choice(words: Iterable[str]) -> str:
@@ -98,7 +104,7 @@ def find_mistake(value: Any, kind: inspect.Type, path: KeyPath = ()) -> Mistake 
     """The first thing in `value` that does not fit `kind`; None when all fits as far as its type tells."""
     kind = _bare(kind)
     if isinstance(kind, inspect.UnionType):
-        alike = [member for member in _said(kind) if _same_shape(value, member)]
+        alike = [member for member in kind.types if _same_shape(value, member)]
         return find_mistake(value, alike[0], path) if alike else not_allowed(path, value, allowed(kind))
     if not _same_shape(value, kind):
         return not_allowed(path, value, _with_hint(value, kind))
@@ -114,12 +120,18 @@ def find_mistake(value: Any, kind: inspect.Type, path: KeyPath = ()) -> Mistake 
 
 
 def from_message(message: str, path: KeyPath = ()) -> Mistake:
-    """msgspec's own text as a Mistake, for what only a struct's `__post_init__` can see: "… - at `$.queue.size`"."""
+    """msgspec's own text as a Mistake, for what only a struct's `__post_init__` can see: "topics: … - at `$.subscription`".
+
+    A text that begins with a key's name and a colon is about that key, any other about the whole table.
+    """
     found = re.fullmatch(r"(.*?)(?: - at (?:`key` in )?`\$(.*)`)?", message, re.DOTALL)
     steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", found[2] or "") if found else []
     text = " ".join((found[1] if found else message).split())
-    of_table = () if text.startswith(("Expected ", "Invalid ", "Object ")) else ("",)
-    return Mistake((*path, *(name or int(index) for name, index in steps), *of_table), text)
+    place = (*path, *(name or int(index) for name, index in steps))
+    if text.startswith(("Expected ", "Invalid ", "Object ")):
+        return Mistake(place, text)
+    about = re.fullmatch(r"([a-z][a-z0-9_]*): (.+)", text)
+    return Mistake((*place, about[1]), about[2]) if about else Mistake((*place, ""), text)
 
 
 _LISTS = (inspect.ListType, inspect.VarTupleType, inspect.SetType, inspect.FrozenSetType)
