@@ -159,6 +159,8 @@ def capture_output(link: Link, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [RecordHandler(link)]
     root.setLevel(LEVELS[level])
+    # At debug asyncio tells of every loop it makes, and `asyncio.run` in a handler makes one an event.
+    logging.getLogger("asyncio").setLevel(max(LEVELS[level], INFO))
     records = Records(link)
     sys.stdout = LineStream(lambda line: records.add("info", line, {"stream": "stdout"}), 1)
     sys.stderr = LineStream(lambda line: records.add("warning", line, {"stream": "stderr"}), _STANDARD_ERROR)

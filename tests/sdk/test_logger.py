@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -168,19 +169,19 @@ def test_what_json_can_hold_stays_as_it_is(value: Any) -> None:
 
 
 @pytest.fixture
-def captured(link: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+def captured(link: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]:
     """`with captured() as link`: our output goes to `link`, as in a worker. Within a test, as pytest takes it between phases."""
 
     @contextlib.contextmanager
-    def capture() -> Iterator[Any]:
+    def capture(level: str = "info") -> Iterator[Any]:
         root = logging.getLogger()
-        handlers, level, streams = root.handlers[:], root.level, (sys.stdout, sys.stderr)
-        capture_output(link, "info")
+        handlers, before, streams = root.handlers[:], root.level, (sys.stdout, sys.stderr)
+        capture_output(link, level)
         try:
             yield link
         finally:
             root.handlers[:] = handlers
-            root.setLevel(level)
+            root.setLevel(before)
             sys.stdout, sys.stderr = streams
 
     return capture
@@ -192,6 +193,13 @@ def test_the_root_logger_writes_records(captured: Any) -> None:
         logging.getLogger("lib.part").warning("%(a)s", {"a": 1})
         logging.getLogger("lib").debug("below the level")
     assert link.logs == [("info", "n=5", {}), ("warning", "1", {"logger": "lib.part"})]
+
+
+def test_loops_made_in_a_handler_leave_no_trace_in_the_log(captured: Any) -> None:
+    with captured("debug") as link:
+        logging.debug("seen")
+        asyncio.run(asyncio.sleep(0))
+    assert link.logs == [("debug", "seen", {})]
 
 
 def test_a_logged_exception_carries_its_traceback(captured: Any) -> None:
