@@ -13,7 +13,6 @@ from edgehost.errors import ManifestError
 from edgehost.manifest.assemble import assemble
 from edgehost.manifest.function_toml import read_function_toml
 from edgehost.manifest.model import Manifest
-from edgehost.manifest.nuclio import read_function_yaml, read_inline
 from edgehost.manifest.nuclio_block import has_block
 from edgehost.manifest.place import label, toml_place
 
@@ -34,6 +33,8 @@ def read_manifest(folder: Path, *, name: str | None = None) -> Manifest:
         return read_function_toml(toml, name=name)
     yaml = next((folder / file for file in _YAML_NAMES if (folder / file).exists()), None)
     if yaml:
+        from edgehost.manifest.nuclio import read_function_yaml  # an agent with function.toml alone never loads it
+
         return read_function_yaml(yaml, name=name)
     return _from_code(folder, name)
 
@@ -45,6 +46,8 @@ def _from_code(folder: Path, name: str | None) -> Manifest:
         both = f"{configured[0].name} and {configured[1].name}"
         raise ManifestError(f"{folder}: {both} both hold a # @nuclio.configure block; keep one")
     if configured:
+        from edgehost.manifest.nuclio import read_inline
+
         return read_inline(configured[0], sources[configured[0]], name=name)
     bare = next((folder / file for file in _BARE_NAMES if _HANDLER.search(sources.get(folder / file, ""))), None)
     if bare:

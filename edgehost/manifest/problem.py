@@ -6,7 +6,6 @@ bound of two, no value, no name of a table inside a dict, no "did you mean"). Pu
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -60,6 +59,8 @@ def choice(words: Iterable[str]) -> str:
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """`did you mean "qos"?` when something known is close, else what is known."""
+    import difflib  # 200 KiB that an agent without mistakes need not hold
+
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or [k for k in known if k.casefold() == word.casefold()]
     if close:
         return f"did you mean {close[0]}?"
