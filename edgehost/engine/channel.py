@@ -93,6 +93,14 @@ class Channel:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def send_now(self, frame: bytes) -> None:
+        """Send a frame to a worker that waits for one; the turn's other frames follow it together."""
+        if self._scheduled or self._unsent:
+            self.send(frame)
+        else:
+            self._out.append(frame)
+            self._flush()
+
     def _flush(self) -> None:
         self._scheduled = False
         if self._sock.fileno() < 0:

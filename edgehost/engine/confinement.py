@@ -13,21 +13,6 @@ from edgehost.engine import kernel
 from edgehost.engine.spec import WorkerSpec
 from edgehost.sdk.environment import function_environment
 
-INHERITED = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-)
-"""Of the agent's environment a function sees these alone; the rest may hold the agent's own secrets."""
-
 
 def confine(spec: WorkerSpec, output: int, zygote: int) -> None:
     """Make the calling process a worker of `spec`. Raises OSError where the kernel refuses."""
@@ -70,8 +55,3 @@ def _limit(spec: WorkerSpec) -> None:
             resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard),) * 2)
     if spec.niceness is not None:
         os.nice(spec.niceness)
-
-
-def inherited_environment() -> dict[str, str]:
-    """What a zygote, and so every worker, starts with."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ}

@@ -106,8 +106,12 @@ class WorkerHandle:
             event = replace(event, body=b"")
         payload = encode(event)
         self.pending[number] = call
-        self.channel.send(HEADER.pack(len(payload), number, at, size, call.deadline, kind) + payload)
-        if not self._look_s and len(self.pending) > 1:
+        frame = HEADER.pack(len(payload), number, at, size, call.deadline, kind) + payload
+        if len(self.pending) == 1:
+            self.channel.send_now(frame)
+            return
+        self.channel.send(frame)
+        if not self._look_s:
             self._look_s = _LOOK_S
             self._loop.call_later(_LOOK_S, self._look)
 

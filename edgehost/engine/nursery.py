@@ -16,20 +16,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from edgehost import plugin
 from edgehost.engine import kernel
-from edgehost.engine.confinement import inherited_environment
+from edgehost.engine.births import MESSAGE_MAX, Ended, Fork, Forked, decode_report, encode
 from edgehost.engine.spec import WorkerSpec
-from edgehost.engine.zygote import MESSAGE_MAX, Ended, Fork, Forked
 from edgehost.errors import StartError
 from edgehost.manifest.model import Manifest
 
 log = logging.getLogger("edgehost.engine")
 
-_encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.Decoder(Forked | Ended).decode
 _HINTS: dict[int, str] = {
     signal.SIGKILL: " (by the agent, the system's memory killer or a person)",
     signal.SIGXCPU: " (limits.cpu_s is spent)",
@@ -41,6 +36,22 @@ sys.path[:] = order["path"]
 from edgehost.engine.zygote import main
 main(order["control"], order["runtimes"], order["preload"])
 """
+
+
+INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+)
+"""Of the agent's environment a function sees these alone; the rest may hold the agent's own secrets."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class Zygote:
         self._tickets += 1
         answer: asyncio.Future[Process] = self._loop.create_future()
         self._asked[self._tickets] = answer
-        message = _encode(Fork(self._tickets, spec))
+        message = encode(Fork(self._tickets, spec))
         try:
             if len(message) > MESSAGE_MAX:
                 size = len(message)
@@ -140,7 +151,7 @@ class Zygote:
             if not data:
                 self._gone()
                 return
-            message = _decode(data)
+            message = decode_report(data)
             if isinstance(message, Ended):
                 self._processes.pop(message.pid).end(_reason(message))
             else:
@@ -198,6 +209,7 @@ class Nursery:
         self._loop = loop
         self._zygotes: dict[Breed, Zygote] = {}
         kernel.become_subreaper()
+        kernel.keep_freed_memory()
 
     def zygote(self, breed: Breed) -> Zygote:
         """The zygote of this breed, started now if there is none."""
@@ -245,3 +257,8 @@ def _reason(message: Ended) -> str:
     else:
         how = f"exit status {os.waitstatus_to_exitcode(message.status)}"
     return f"{how}; {message.left} processes it left were ended" if message.left else how
+
+
+def inherited_environment() -> dict[str, str]:
+    """What a zygote, and so every worker, starts with."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}

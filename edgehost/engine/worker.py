@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import socket
 import time
@@ -28,6 +29,7 @@ from edgehost.sdk import answer
 from edgehost.sdk.answer import to_response
 from edgehost.sdk.event import Event, finish
 from edgehost.sdk.lines import unfinished
+from edgehost.sdk.logger import LEVELS, capture_output
 from edgehost.sdk.program import Program
 
 LOG_AGE_S = 0.005
@@ -36,7 +38,6 @@ ANSWER_AGE_S = 50e-6
 """Answers leave in bursts of about this much work: the agent takes one while the worker makes the next."""
 _PEAK_DECAY = 0.98
 """Per event: after a slow one, about 350 quick ones bring the credit back from one to sixty-four."""
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40}
 _PLAIN = frozenset({bytes, str, dict, list})
 """Results that are neither a stream nor a Response: nearly all."""
 _CALL_LOGS_MAX = 4096
@@ -51,11 +52,11 @@ class CallLog:
     """The log records of one HTTP call that asked for them with `X-Nuclio-Log-Level`; JSON that fits into a header."""
 
     def __init__(self, level: str) -> None:
-        self._level = _LEVELS.get(level.lower(), 100)
+        self.level = {**LEVELS, "warn": LEVELS["warning"]}.get(level.lower(), 100)
         self._records: list[dict[str, Any]] = []
 
     def add(self, record: frames.Record) -> None:
-        if _LEVELS[record.level] >= self._level:
+        if LEVELS[record.level] >= self.level:
             line = {"level": record.level, "message": record.message, "time": int(record.time * 1000)}
             self._records.append({**line, "with": record.fields} if record.fields else line)
 
@@ -73,8 +74,9 @@ class CallLog:
 class Gateway:
     """The worker's edgehost.sdk.link.Link: what a context asks of the agent goes out through the port."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port, level: str) -> None:
         self._port = port
+        self.level = LEVELS[level]
         self._asked = 0
         self.current: Callable[[], tuple[int, str]] = lambda: (0, "")
         """Call number and id of the event being handled."""
@@ -85,6 +87,8 @@ class Gateway:
         record = frames.Record(level, message, fields, current_id if event_id is None else event_id, time.time())
         if call in self.call_logs:
             self.call_logs[call].add(record)
+        if LEVELS[level] < self.level:
+            return  # made for the caller alone
         self._port.write(frames.LOG, call, encode(record))
         self._port.flush_if_older(monotonic(), LOG_AGE_S)
 
@@ -138,8 +142,24 @@ class Worker:
             response = self._with_logs(call, response)
         self.port.answer(frames.ANSWER, call, response)
 
+    def open_call_log(self, call: int, level: str) -> None:
+        """Keep this call's records for its caller, also those below the function's own level."""
+        log = self.gateway.call_logs[call] = CallLog(level)
+        self._set_level(min(log.level, self.gateway.level))
+
+    def close_call_log(self, call: int) -> None:
+        """The call is over."""
+        if self.gateway.call_logs.pop(call, None) is not None and not self.gateway.call_logs:
+            self._set_level(self.gateway.level)
+
+    def _set_level(self, level: int) -> None:
+        logging.getLogger().setLevel(level)
+        logger = getattr(self.context, "logger", None)
+        if logger is not None:
+            logger.threshold = level
+
     def _with_logs(self, call: int, response: Response) -> Response:
-        headers = {**response.headers, "X-Nuclio-Logs": self.gateway.call_logs.pop(call).header()}
+        headers = {**response.headers, "X-Nuclio-Logs": self.gateway.call_logs[call].header()}
         return Response(response.status, response.content_type, headers, response.body, response.code, response.event_id)
 
     def reply_batch(self, call: int, result: Any, events: list[Event]) -> None:
@@ -211,7 +231,7 @@ class SyncWorker(Worker):
         if context.trigger is not event.trigger:
             context.trigger = event.trigger
         if event.headers and (level := wants_logs(event)):
-            self.gateway.call_logs[call] = CallLog(level)
+            self.open_call_log(call, level)
         event._call = call
         body = event.body
         try:
@@ -252,6 +272,8 @@ class SyncWorker(Worker):
             end_lines()
         if type(body) is memoryview:
             release(body, self.gateway)
+        if self.gateway.call_logs:
+            self.close_call_log(self._call)
         port = self.port
         now = monotonic()
         spent = now - started
@@ -368,7 +390,7 @@ class AsyncWorker(Worker):
         self.context.deadline = deadline
         self.context.trigger = event.trigger
         if event.headers and (level := wants_logs(event)):
-            self.gateway.call_logs[call] = CallLog(level)
+            self.open_call_log(call, level)
         event._call = call
         body = event.body
         task = asyncio.current_task()
@@ -394,6 +416,7 @@ class AsyncWorker(Worker):
         finally:
             alarm.cancel()
         end_lines()
+        self.close_call_log(call)
         if type(body) is memoryview:
             release(body, self.gateway)
         self.port.busy_s += monotonic() - started
@@ -481,12 +504,10 @@ def release(body: memoryview, gateway: Gateway) -> None:
 
 def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, load: Load) -> int:
     """The life of a worker after the fork. Gives the exit status; the caller ends the process with it."""
-    from edgehost.sdk.logger import capture_output
-
     port = Port(sock, map_other(inbound), map_own(outbound), spec.body == "view")
     os.close(inbound)
     os.close(outbound)
-    gateway = Gateway(port)
+    gateway = Gateway(port, spec.log_level)
     capture_output(gateway, spec.log_level)
     try:
         program = load(spec, gateway)

@@ -2,10 +2,6 @@
 
 It holds no secret, no descriptor of the agent but its control socket, and no event loop. It watches its workers through pidfds;
 when one ends, it ends what that worker left behind before it reaps it, and tells the agent. When the agent is gone it ends all.
-
-Control messages (SOCK_SEQPACKET, msgpack):
-    agent -> zygote   Fork, with four descriptors: channel, inbound memfd, outbound memfd, output pipe
-    zygote -> agent   Forked, with the worker's pidfd | Ended
 """
 
 from __future__ import annotations
@@ -19,40 +15,10 @@ import socket
 import sys
 from typing import Any
 
-import msgspec
-
 from edgehost.engine import kernel, worker
+from edgehost.engine.births import MESSAGE_MAX, Ended, Forked, decode_fork, encode
 from edgehost.engine.confinement import confine
 from edgehost.engine.spec import WorkerSpec
-
-MESSAGE_MAX = 128 * 1024
-
-
-class Fork(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Fork a worker. `ticket` comes back in the answer."""
-
-    ticket: int
-    spec: WorkerSpec
-
-
-class Forked(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The worker runs as `pid`, or (pid 0) could not be forked for `reason`."""
-
-    ticket: int
-    pid: int
-    reason: str = ""
-
-
-class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A worker ended: `status` as waitpid(2) gives it; `left` processes of it were ended too."""
-
-    pid: int
-    status: int
-    left: int
-
-
-_encode = msgspec.msgpack.encode
-_decode_fork = msgspec.msgpack.Decoder(Fork).decode
 
 
 class Zygote:
@@ -82,7 +48,7 @@ class Zygote:
             return False
         if not data:
             return False
-        fork = _decode_fork(data)
+        fork = decode_fork(data)
         try:
             pid = os.fork()
         except OSError as error:
@@ -131,7 +97,7 @@ class Zygote:
 
     def _tell(self, message: Forked | Ended, *descriptors: int) -> None:
         try:
-            socket.send_fds(self._control, [_encode(message)], list(descriptors))
+            socket.send_fds(self._control, [encode(message)], list(descriptors))
         except ConnectionError:
             pass  # the agent is gone; the next poll says so
 
@@ -151,6 +117,7 @@ def main(control: int, runtimes: dict[str, str], preload: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the agent's terminal: the agent drains its workers itself
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     kernel.become_subreaper()
+    kernel.keep_freed_memory()
     kernel.prctl(kernel.PR_SET_NAME, b"edgehost-zygote")
     for target in runtimes.values():
         importlib.import_module(target.partition(":")[0])

@@ -87,13 +87,10 @@ def _status(value: Any) -> int:
 
 
 def _headers(headers: Any) -> dict[str, str]:
-    """Only headers whose name and value are strings travel; the no-ack marker, whatever its value, goes as `true`."""
+    """Only headers whose name and value are strings travel; the no-ack marker is between the handler and its worker."""
     if not headers:
         return {}
-    kept = {name: value for name, value in headers.items() if isinstance(name, str) and isinstance(value, str)}
-    if headers.get(NO_ACK):
-        kept[NO_ACK] = "true"
-    return kept
+    return {name: value for name, value in headers.items() if isinstance(name, str) and isinstance(value, str) and name != NO_ACK}
 
 
 def _text(text: str) -> bytes:

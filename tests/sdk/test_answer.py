@@ -253,7 +253,7 @@ def test_ensure_no_ack_holds_the_acknowledgement_back(make: Any) -> None:
     assert not holds_ack(response)
     response.ensure_no_ack()
     assert holds_ack(response)
-    assert to_response(response).headers == {"x-nuclio-stream-no-ack": "true"}
+    assert to_response(response).headers == {}
 
 
 @pytest.mark.parametrize("value", RETURNED, ids=lambda value: type(value).__name__)
