@@ -176,6 +176,16 @@ async def test_the_real_address_is_told(site: Any) -> None:
     assert not site.address.endswith(":0")
 
 
+async def test_an_answer_is_not_held_back_by_nagles_algorithm(site: Any) -> None:
+    await site.serve()
+    client = await site.connect()
+    client.send(site.request())
+    await client.reply()
+    [connection] = site.triggers[0]._listener._server.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 async def test_signals_stay_the_agents(site: Any) -> None:
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
