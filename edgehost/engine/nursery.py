@@ -29,6 +29,8 @@ _HINTS: dict[int, str] = {
     signal.SIGKILL: " (by the agent, the system's memory killer or a person)",
     signal.SIGXCPU: " (limits.cpu_s is spent)",
 }
+_BUSY_S = 0.002
+_SWEEP_S = 1.0
 _BOOT = """
 import json, sys
 order = json.loads(sys.argv[1])
@@ -88,8 +90,18 @@ class Process:
             except ProcessLookupError:
                 pass
 
+    def end_when_dead(self, loop: asyncio.AbstractEventLoop, reason: str) -> None:
+        """Kill it, and `end` it once it really runs no more (a pidfd is readable then): until that it may begin more events."""
+        if self._pidfd >= 0:
+            self.kill()
+            loop.add_reader(self._pidfd, self._dead, loop, reason)
+
+    def _dead(self, loop: asyncio.AbstractEventLoop, reason: str) -> None:
+        loop.remove_reader(self._pidfd)
+        self.end(reason)
+
     def end(self, reason: str) -> None:
-        """Called by the nursery alone."""
+        """Called by the nursery alone, when the process runs no more."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -125,20 +137,32 @@ class Zygote:
     async def fork(self, spec: WorkerSpec, descriptors: list[int]) -> Process:
         """A new worker that owns copies of `descriptors`. Raises StartError if the zygote cannot fork or dies first."""
         self._tickets += 1
+        ticket = self._tickets
+        message = encode(Fork(ticket, spec))
+        if len(message) > MESSAGE_MAX:
+            raise StartError(f"{spec.function}: env and settings take {len(message)} bytes; {MESSAGE_MAX} is the most")
         answer: asyncio.Future[Process] = self._loop.create_future()
-        self._asked[self._tickets] = answer
-        message = encode(Fork(self._tickets, spec))
+        self._asked[ticket] = answer
         try:
-            if len(message) > MESSAGE_MAX:
-                size = len(message)
-                raise StartError(f"{spec.function}: env and settings take {size} bytes; {MESSAGE_MAX} is the most")
-            socket.send_fds(self._control, [message], descriptors)
+            await self._ask(message, descriptors)
         except OSError as error:
+            del self._asked[ticket]
             raise StartError(f"{spec.function}: the zygote does not answer ({error.strerror}); it is started again") from error
-        finally:
-            if sys.exc_info()[0] is not None:
-                del self._asked[self._tickets]
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                answer.result().kill()  # forked in the same moment: nobody will ever know it
+            raise
+
+    async def _ask(self, message: bytes, descriptors: list[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._control, [message], descriptors)
+            except BlockingIOError:
+                await asyncio.sleep(_BUSY_S)  # hundreds of workers start at once and the zygote has not read them all yet
+            else:
+                return
 
     def _readable(self) -> None:
         while True:
@@ -178,9 +202,7 @@ class Zygote:
         self._child.wait()
         self._lost()
         for process in self._processes.values():
-            process.kill()
-        for process in list(self._processes.values()):
-            process.end("its zygote died")
+            process.end_when_dead(self._loop, "its zygote died")
         self._processes.clear()
         for answer in self._asked.values():
             if not answer.done():
@@ -200,6 +222,9 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        for process in self._processes.values():
+            process.end("the agent stopped")
+        self._processes.clear()
 
 
 class Nursery:
@@ -208,6 +233,7 @@ class Nursery:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._zygotes: dict[Breed, Zygote] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
         kernel.become_subreaper()
         kernel.keep_freed_memory()
 
@@ -221,10 +247,12 @@ class Nursery:
         zygote = self._zygotes.pop(breed, None)
         if zygote is not None:
             log.error("the zygote for %s workers died and is started again", breed.runtime)
-            self._loop.call_later(1.0, self._sweep)
+            if self._sweeping is None:
+                self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         """End what workers of a dead zygote left behind: the agent inherited it."""
+        self._sweeping = None
         known = {zygote.pid for zygote in self._zygotes.values()} | self.kept
         if left := kernel.end_orphans(known):
             log.warning("ended %d processes that workers of a dead zygote left behind", left)
@@ -240,6 +268,9 @@ class Nursery:
             zygote.close()
         for zygote in zygotes:
             zygote.wait()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweep()
 
 
 def _command(breed: Breed, control: int) -> list[str]:
@@ -253,7 +284,7 @@ def _reason(message: Ended) -> str:
     """How a worker ended, in words."""
     if os.WIFSIGNALED(message.status):
         number = os.WTERMSIG(message.status)
-        how = f"killed by {signal.Signals(number).name}{_HINTS.get(number, '')}"
+        how = f"killed by {_signal_name(number)}{_HINTS.get(number, '')}"
     else:
         how = f"exit status {os.waitstatus_to_exitcode(message.status)}"
     return f"{how}; {message.left} processes it left were ended" if message.left else how
@@ -262,3 +293,10 @@ def _reason(message: Ended) -> str:
 def inherited_environment() -> dict[str, str]:
     """What a zygote, and so every worker, starts with."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
