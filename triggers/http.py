@@ -96,7 +96,7 @@ class HttpTrigger:
         listener.open()
         listener.claim(self._routes, self.serve, self._owner)
         self._listener = listener
-        self._host.report("running", f"http://{listener.address} at {', '.join(map(str, self._routes))}")
+        self._host.report("running", f"{listener.url} at {', '.join(map(str, self._routes))}")
 
     async def stop(self) -> None:
         """Give the routes up (404 from here on) and wait for the requests in flight."""

@@ -52,6 +52,11 @@ class Listener:
             self._routes.remove(owner)
             raise
 
+    @property
+    def url(self) -> str:
+        """The address as people type it: http://127.0.0.1:8080, or unix:/path as it is."""
+        return self.address if self.address.startswith("unix:") else f"http://{self.address}"
+
     def release(self, owner: str) -> None:
         """Give up every route of `owner`: new requests there get 404."""
         self._routes.remove(owner)

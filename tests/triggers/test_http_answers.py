@@ -201,6 +201,54 @@ async def test_head_and_http_1_0_get_no_stream_and_leave_none_open(site: Any) ->
     assert [source.given for source in sources] == [0, 0]
 
 
+class Pieces:
+    """A stream that is told of its end by `aclose` alone, as the engine's is."""
+
+    def __init__(self, count: int) -> None:
+        self.left, self.closed = count, 0
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.left:
+            raise StopAsyncIteration
+        self.left -= 1
+        await asyncio.sleep(0.01)
+        return b"piece"
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "status", "count", "leaves"),
+    [
+        ("GET", "1.1", 200, 2, False),
+        ("GET", "1.1", 200, 10**9, True),
+        ("HEAD", "1.1", 200, 10**9, False),
+        ("GET", "1.0", 200, 10**9, False),
+        ("GET", "1.1", 204, 10**9, False),
+        ("GET", "1.1", 999, 10**9, False),
+    ],
+)
+async def test_a_stream_is_told_of_its_end_once_whatever_comes(
+    site: Any, until: Any, method: str, version: str, status: int, count: int, leaves: bool
+) -> None:
+    pieces = Pieces(count)
+    await site.serve(answer=lambda event: Response(status, chunks=pieces))
+    client = await site.connect()
+    client.send(site.request(method, version=version))
+    if leaves:
+        await client.head()
+        client.close()
+    else:
+        await client.reply(method)
+    await until(lambda: pieces.closed)
+    await until(lambda: not site.triggers[0]._in_flight)
+    assert pieces.closed == 1
+
+
 async def test_a_fast_stream_waits_for_a_slow_reader(site: Any) -> None:
     given = 0
 

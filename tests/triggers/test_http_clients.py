@@ -152,8 +152,9 @@ async def test_a_unix_socket_serves_and_a_stale_one_is_taken_over(site: Any, age
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     agent.config = Config(http=Http(listen=f"unix:{path}"))
-    await site.serve()
+    host = await site.serve()
     assert (await site.ask(body=b"local")).body == b"local"
+    assert host.reports[0][1].startswith(f"unix:{path} at")
     assert path.stat().st_mode & 0o777 == 0o660
 
 
