@@ -86,6 +86,8 @@ class Agent:
             self._embedded = EmbeddedBroker()
             self.nursery.kept = frozenset({self._embedded.start()})
             log.info("embedded broker listens on 127.0.0.1:%d (MQTT 3.1.1)", self._embedded.port)
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
         await self._control.start()
         manifests = [self._read(folder) for folder in self.config.functions]
         for manifest in manifests:

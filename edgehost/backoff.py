@@ -1,4 +1,6 @@
-"""The one back-off of the project: how long to wait before trying again. Pure but for the random number; it never sleeps itself."""
+"""The one back-off of the project: how long to wait before trying again. Pure but for the random number; it never sleeps
+itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every error edgehost raises on purpose. Each class has a stable `code`; the message says what, the value, what was expected and what to do."""
+"""Every error edgehost raises on purpose. Each class has a stable `code`; the message says what, the value, what was
+expected and what to do.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ class Origin(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):
-    """What happened. The handler contract gives the meaning of each field; a source leaves at its default what it does not have."""
+    """What happened. The handler contract gives the meaning of each field; a source leaves at its default what it does not
+    have.
+    """
 
     body: bytes = b""
     content_type: str = ""

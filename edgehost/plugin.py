@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -138,6 +139,7 @@ def kinds(kind: Kind) -> Sequence[str]:
     return sorted({point.name for point in entry_points(group=_GROUPS[kind])})
 
 
+@cache
 def load(kind: Kind, name: str) -> Any:
     """The class of plugin `name`. Raises PluginError if none has that name, or if a package it needs is not installed."""
     from importlib.metadata import entry_points

@@ -1,6 +1,6 @@
 """The memory an agent and one worker share: two sealed memfds, one written by each side and read by the other.
 
-    inbound  (agent writes, worker maps read-only)   0: u64 answers the agent has taken out | 4096..: bodies of events
+    inbound  (agent writes, worker maps read-only)   0: TAKEN | 8: RECALLED | 4096..: bodies of events
     outbound (worker writes, agent maps read-only)   0: STATE | 4096..: outbox | then: bodies of answers
 
 The worker builds its answer frames in the outbox and sends them from there, so an answer is visible to the agent from the moment
@@ -28,6 +28,10 @@ STATE = Struct("<QQQdd")
 """begun: events begun since birth | sent: stream position of the outbox's first byte | end: of the byte after its last |
 peak_s: decaying peak of the service time | busy_s: seconds spent in the handler since birth."""
 TAKEN = Struct("<Q")
+"""How many bodies of answers the agent has taken out."""
+RECALLED = Struct("<QQ")
+"""first, last: the events of these ordinals were taken back and are not to be begun; 0, 0 when there are none."""
+RECALLED_AT = 8
 
 _ALIGN = 64  # a cache line: two bodies never share one
 _F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h, since 5.1

@@ -100,4 +100,3 @@ class Stream:
             self._cancel()
         self._chunks.clear()
         self.end("")
-

@@ -12,10 +12,25 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgehost.engine.arena import EVENTS_AT, OUTBOX_AT, SIZE, STATE, TAKEN, Extents, create, map_other, map_own, seal_written
+from edgehost.engine import kernel
+from edgehost.engine.arena import (
+    EVENTS_AT,
+    OUTBOX_AT,
+    RECALLED,
+    RECALLED_AT,
+    SIZE,
+    STATE,
+    TAKEN,
+    Extents,
+    create,
+    map_other,
+    map_own,
+    seal_written,
+)
 from edgehost.engine.frames import HEADER, HEADER_SIZE
+from edgehost.engine.receiving import ReceiveBuffer
 
-_BUFFER = 256 * 1024
+_SEND_BUFFER = 256 * 1024
 
 Receive = Callable[[int, int, int, int, memoryview], None]
 """Called for every frame: kind, call, body offset, body size, payload (valid only during the call)."""
@@ -40,7 +55,7 @@ class Channel:
         self._sock, self._theirs = socket.socketpair()
         self._sock.setblocking(False)
         for end in (self._sock, self._theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._memfds: tuple[int, ...] = (create("edgehost-inbound"), create("edgehost-outbound"))
         self._inbound: mmap.mmap = map_own(self._memfds[0])
         self._outbound: mmap.mmap = map_other(self._memfds[1])
@@ -48,8 +63,7 @@ class Channel:
         seal_written(self._memfds[0])
         self._extents = Extents(EVENTS_AT, SIZE)
         self._taken = 0
-        self._buffer = bytearray(_BUFFER)
-        self._have = 0
+        self._buffer = ReceiveBuffer()
         self._position = 0  # bytes of the worker's stream taken so far, by socket or by reading ahead
         self._ahead = 0  # of those, bytes the socket will still deliver: to be dropped
         self._out: list[bytes] = []
@@ -126,29 +140,30 @@ class Channel:
 
     def _read(self) -> int:
         """One recv and the frames it completed; gives the bytes received, 0 at the end of the stream, -1 if there were none."""
-        with memoryview(self._buffer) as view:
-            try:
-                count = self._sock.recv_into(view[self._have :])
-            except BlockingIOError:
-                return -1
-            except ConnectionError:
-                count = 0
-            if not count:
-                return 0
-            fresh = count
-            if self._ahead:
-                # These bytes were read in shared memory already.
-                known = min(self._ahead, count)
-                self._ahead -= known
-                fresh = count - known
-                view[self._have : self._have + fresh] = bytes(view[self._have + known : self._have + count])
-            self._position += fresh
-            self._have += fresh
-            at, needed = self._split(view, self._have)
-        self._keep(at, needed)
-        if fresh:
-            self._received()
+        buffer = self._buffer
+        room = buffer.room()
+        try:
+            count = self._sock.recv_into(room)
+        except BlockingIOError:
+            return -1
+        except ConnectionError:
+            return 0
+        known = min(self._ahead, count)
+        if known:
+            # These bytes were read in shared memory already.
+            self._ahead -= known
+            room[: count - known] = room[known:count]
+        if count > known:
+            self._take(count - known)
         return count
+
+    def _take(self, count: int) -> None:
+        """Count bytes have come into the buffer: hand over the frames they complete."""
+        buffer = self._buffer
+        self._position += count
+        buffer.have += count
+        buffer.keep(*self._split(buffer.view, buffer.have))
+        self._received()
 
     def _split(self, view: memoryview, have: int) -> tuple[int, int]:
         """Hand over every whole frame; gives where the first broken one starts, and how many bytes it needs in all."""
@@ -164,21 +179,23 @@ class Channel:
             at = end
         return at, 0
 
-    def _keep(self, at: int, needed: int) -> None:
-        """Move a broken frame to the front, and give it a buffer it fits in."""
-        rest = self._have - at
-        if at and rest:
-            self._buffer[0:rest] = self._buffer[at : self._have]
-        self._have = rest
-        if needed > len(self._buffer):
-            self._buffer.extend(bytes(needed - len(self._buffer)))
-        elif not rest and len(self._buffer) > _BUFFER:
-            self._buffer = bytearray(_BUFFER)
-
     def progress(self) -> Progress:
         """How far the worker is, read from shared memory."""
         begun, _, _, peak_s, busy_s = STATE.unpack_from(self._outbound, 0)
         return Progress(begun, peak_s, busy_s)
+
+    def recall(self, first: int, last: int) -> bool:
+        """Forbid the worker to begin the events of ordinals `first` to `last`. When this returns True, each of them has either
+        been begun, as `progress` shows now, or never will be; False if the kernel cannot promise that.
+
+        The worker writes `begun`, then reads this range; we write the range, then read `begun`. A barrier on both sides between
+        the two makes it impossible that neither sees the other; if both do, the worker gives the event back as SKIPPED.
+        """
+        RECALLED.pack_into(self._inbound, RECALLED_AT, first, last)
+        if kernel.barrier():
+            return True
+        RECALLED.pack_into(self._inbound, RECALLED_AT, 0, 0)
+        return False
 
     def read_ahead(self) -> bool:
         """Take the frames that lie in the worker's outbox unsent; True if there were any.
@@ -193,16 +210,10 @@ class Channel:
         data = bytes(self._bodies[OUTBOX_AT + start - sent : OUTBOX_AT + end - sent])
         if STATE.unpack_from(self._outbound, 0)[1] != sent:
             return False
-        if len(data) > len(self._buffer) - self._have:
-            self._buffer.extend(bytes(len(data)))
-        with memoryview(self._buffer) as view:
-            view[self._have : self._have + len(data)] = data
-            self._have += len(data)
-            self._position += len(data)
-            self._ahead += len(data)
-            at, needed = self._split(view, self._have)
-        self._keep(at, needed)
-        self._received()
+        self._buffer.require(len(data))
+        self._buffer.room()[: len(data)] = data
+        self._ahead += len(data)
+        self._take(len(data))
         return True
 
     def drain(self) -> None:

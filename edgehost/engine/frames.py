@@ -49,6 +49,7 @@ LOG = 28  # Record
 CALL = 29  # Ask
 PUBLISH = 30  # Publication
 ACK = 31  # nothing: release a held answer
+SKIPPED = 33  # nothing: this event was recalled before it began, and may go to another worker
 DRAINED = 32  # nothing: the drain callback has run
 
 STREAM_WINDOW = 16

@@ -264,8 +264,17 @@ class Function:
         begun, unbegun = worker.take_lost()
         for call in begun:
             self._fail(call, "worker_died", f"the worker of {self.name!r} died while it handled the event: {reason}")
-        self._queue.extendleft(reversed([call for call in unbegun if not call.future.done()]))
+        self.requeue(unbegun)
+
+    def requeue(self, calls: list[Call]) -> None:
+        """Events that were given to a worker and not begun go to the front of the queue, in order."""
+        self._queue.extendleft(reversed([call for call in calls if not call.future.done()]))
         self.worker_free()
+
+    def stuck(self, worker: WorkerHandle) -> None:
+        """A worker sits in one event while others wait behind it: whoever has room takes them over."""
+        if choose(self._workers) is not None:
+            self.requeue(worker.recall())
 
     def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
         return self._services.call(name, event, timeout_s)

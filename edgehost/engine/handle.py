@@ -42,6 +42,10 @@ class Owner(Protocol):
 
     def worker_free(self) -> None: ...
 
+    def stuck(self, worker: WorkerHandle) -> None: ...
+
+    def requeue(self, calls: list[Call]) -> None: ...
+
     def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]: ...
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
@@ -76,6 +80,7 @@ class WorkerHandle:
         self.channel = Channel(loop, self._receive, self._received)
         self._process: Process | None = None
         self._given = 0
+        self._recalled_to = 0
         self._look_s = 0.0
         self._seen = 0
         self._unbegun_at_end: list[Call] = []
@@ -127,7 +132,34 @@ class WorkerHandle:
             self._look_s = _LOOK_S
         elif not self.channel.read_ahead():
             self._look_s = min(_LOOK_MOST_S, self._look_s * 2)
+            if self._look_s == _LOOK_MOST_S:
+                self._owner.stuck(self)
         self._loop.call_later(self._look_s, self._look)
+
+    def recall(self) -> list[Call]:
+        """Take back the calls the worker has not begun, in order; it gets no more until it is past them."""
+        unbegun = self.unbegun()
+        if not unbegun or self._recalled_to or not self.channel.recall(unbegun[0].ordinal, self._given):
+            return []
+        self._recalled_to = self._given
+        self.credit = 0
+        unbegun = self.unbegun()
+        for call in unbegun:
+            self._forget(call)
+        return unbegun
+
+    def _forget(self, call: Call) -> None:
+        """The call is not this worker's any more."""
+        del self.pending[call.ordinal & _NUMBER]
+        if call.lent:
+            self.channel.reclaim(call.lent)
+            call.lent = 0
+
+    def _skipped(self, number: int) -> None:
+        """The worker saw the recall when we thought it had begun: the call is still here, and goes to another."""
+        if (call := self.pending.get(number)) is not None:
+            self._forget(call)
+            self._owner.requeue([call])
 
     def _receive(self, kind: int, number: int, at: int, size: int, payload: memoryview) -> None:
         if kind == frames.ANSWER:
@@ -171,13 +203,18 @@ class WorkerHandle:
             self.ready.set_result("")
         elif kind == frames.FAILED:
             self.ready.set_result(frames.decode_text(payload))
+        elif kind == frames.SKIPPED:
+            self._skipped(number)
         elif kind == frames.DRAINED and not self.drained.done():
             self.drained.set_result(None)
 
     def _received(self) -> None:
         """After a burst of frames: how much the worker may hold from now on."""
-        if self.state == "ready":
-            self.credit = credit_for(self.channel.progress().peak_s) if self._concurrency == 1 else self._concurrency
+        progress = self.channel.progress()
+        if progress.begun >= self._recalled_to:
+            self._recalled_to = 0
+        if self.state == "ready" and not self._recalled_to:
+            self.credit = credit_for(progress.peak_s) if self._concurrency == 1 else self._concurrency
         self._owner.worker_free()
 
     def _finish(self, number: int) -> Call:

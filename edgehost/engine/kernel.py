@@ -13,6 +13,9 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389, "armv6l": 389}.get(os.uname().machine)
+_MEMBARRIER_GLOBAL_EXPEDITED = 2
+_MEMBARRIER_REGISTER = 4
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -32,6 +35,20 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
         mallopt(_M_TRIM_THRESHOLD, 4 * 1024 * 1024)
+
+
+def accept_barriers() -> None:
+    """Let other processes' `barrier()` reach this one (membarrier(2), since Linux 4.16)."""
+    if _MEMBARRIER is not None:
+        _libc.syscall(_MEMBARRIER, _MEMBARRIER_REGISTER, 0, 0)
+
+
+def barrier() -> bool:
+    """A full memory barrier on every processor that runs a process which accepts them. What we wrote before, they see from
+    now on;
+    what they wrote before, we see. False where the kernel has no such call.
+    """
+    return _MEMBARRIER is not None and _libc.syscall(_MEMBARRIER, _MEMBARRIER_GLOBAL_EXPEDITED, 0, 0) == 0
 
 
 def become_subreaper() -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from edgehost.engine import frames
-from edgehost.engine.arena import ANSWERS_AT, OUTBOX_AT, OUTBOX_SIZE, SIZE, STATE, TAKEN, Extents
+from edgehost.engine.arena import ANSWERS_AT, OUTBOX_AT, OUTBOX_SIZE, RECALLED, RECALLED_AT, SIZE, STATE, TAKEN, Extents
 from edgehost.engine.frames import HEADER, HEADER_SIZE, INLINE_MAX, encode
+from edgehost.engine.receiving import ReceiveBuffer
 from edgehost.event import Response
 from edgehost.sdk.event import Event
 
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 _decode_events = msgspec.msgpack.Decoder(list[Event]).decode
-_BUFFER = 256 * 1024
 
 Item = tuple[int, int, float, Any]
 """kind, call, deadline, event (a list of them for BATCH; None for DRAIN and STOP)."""
@@ -46,8 +46,7 @@ class Port:
         self._bodies = memoryview(inbound)
         self._box = memoryview(outbound)[OUTBOX_AT : OUTBOX_AT + OUTBOX_SIZE]
         self._view = view
-        self._buffer = bytearray(_BUFFER)
-        self._have = 0
+        self._buffer = ReceiveBuffer()
         self._fill = 0
         self._sent = 0
         self._extents = Extents(ANSWERS_AT, SIZE)
@@ -73,23 +72,14 @@ class Port:
         if timeout_s is not None and not select.select([self._sock], [], [], max(0.0, timeout_s))[0]:
             return False
         buffer = self._buffer
-        with memoryview(buffer) as view:
-            try:
-                count = self._sock.recv_into(view[self._have :])
-            except ConnectionError:
-                count = 0
-            if not count:
-                raise AgentGoneError
-            have = self._have + count
-            at, needed = self._sort(view, have)
-        rest = have - at
-        if at and rest:
-            buffer[0:rest] = buffer[at:have]
-        self._have = rest
-        if needed > len(buffer):
-            buffer.extend(bytes(needed - len(buffer)))
-        elif not rest and len(buffer) > _BUFFER:
-            self._buffer = bytearray(_BUFFER)
+        try:
+            count = self._sock.recv_into(buffer.room())
+        except ConnectionError:
+            count = 0
+        if not count:
+            raise AgentGoneError
+        buffer.have += count
+        buffer.keep(*self._sort(buffer.view, buffer.have))
         return True
 
     def _sort(self, view: memoryview, have: int) -> tuple[int, int]:
@@ -126,12 +116,14 @@ class Port:
         else:
             self.inbox.append((kind, call, deadline, None))
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Tell the agent, in shared memory, that one more event has begun and how far the outbox reaches. Before the handler
         runs.
         """
         self.begun += 1
         self.publish()
+        first, last = RECALLED.unpack_from(self._inbound, RECALLED_AT)
+        return not first <= self.begun <= last
 
     def publish(self) -> None:
         """Make what was written since visible to the agent without sending it."""

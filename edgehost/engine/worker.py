@@ -221,7 +221,9 @@ class SyncWorker(Worker):
 
     def _handle(self, call: int, deadline: float, event: Event) -> None:
         started = monotonic()
-        self.port.begin()
+        if not self.port.begin():
+            self.port.write(frames.SKIPPED, call, b"")
+            return
         if started > deadline or call in self.port.cancelled:
             self._refuse(call, started > deadline)
             return
@@ -252,7 +254,9 @@ class SyncWorker(Worker):
 
     def _handle_batch(self, call: int, deadline: float, events: list[Event]) -> None:
         started = monotonic()
-        self.port.begin()
+        if not self.port.begin():
+            self.port.write(frames.SKIPPED, call, b"")
+            return
         self._call, self._event_id = call, events[0].id
         self.context.deadline = deadline
         self.context.trigger = events[0].trigger

@@ -74,6 +74,7 @@ class Zygote:
                 os.close(pidfd)
             channel, inbound, outbound, output = descriptors
             confine(spec, output, zygote)
+            kernel.accept_barriers()
             sock = socket.socket(fileno=channel)
             status = worker.main(spec, sock, inbound, outbound, self._load)
         except BaseException as error:
