@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,6 @@ from edgehost.runtimes.onnx.settings import Settings
 
 if TYPE_CHECKING:
     from edgehost.runtimes.onnx.model import Model
-    from edgehost.runtimes.onnx.tensors import TensorType
 
 _STATE_KEY = re.compile(r"(|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)")
 
@@ -119,12 +118,9 @@ def _open(folder: Path, settings: Settings, link: Any) -> Model:
         if settings.strict_providers:
             raise StartError(f"{problem} (a failure because of [onnx].strict_providers = true)")
         link.log("warning", problem, {}, "")
-    link.log("info", f"the model {settings.model} is ready", _about(inputs, outputs, time.perf_counter() - begun), "")
+    started = {**model.about(), "start_ms": round((time.perf_counter() - begun) * 1000, 1)}
+    link.log("info", f"the model {settings.model} is ready", started, "")
     return model
-
-
-def _about(inputs: Sequence[TensorType], outputs: Sequence[str], seconds: float) -> dict[str, Any]:
-    return {"inputs": {each.name: str(each) for each in inputs}, "outputs": list(outputs), "start_ms": round(seconds * 1000, 1)}
 
 
 def _rehearsed(model: Model, settings: Settings) -> str:
@@ -148,21 +144,22 @@ def _handler(model: Model) -> Callable[[Any], Any]:
     from edgehost.runtimes.onnx.answers import Answer
     from edgehost.sdk.response import Response
 
-    def response(answer: Any, status: int = 200, event_id: str | None = None) -> Response:
+    def response(answer: Any, event_id: str | None = None) -> Response:
         if isinstance(answer, Answer):
-            return Response(dict(answer.headers), answer.body, answer.content_type, status, event_id)
-        return Response(None, answer, "application/json", status, event_id)
+            return Response(dict(answer.headers), answer.body, answer.content_type, event_id=event_id)
+        return Response(None, answer, event_id=event_id)
 
     def member(event: Any, answer: Any) -> Response:
-        if isinstance(answer, ValueError):
-            return Response(None, str(answer), "text/plain", 400, event.id)
         if isinstance(answer, Exception):
-            return Response(None, f"{type(answer).__name__}: {answer}", "text/plain", 500, event.id)
-        return response(answer, event_id=event.id)
+            status = 400 if isinstance(answer, ValueError) else 500
+            return Response(None, str(answer) or type(answer).__name__, status_code=status, event_id=event.id)
+        return response(answer, event.id)
 
     def handle(event: Any) -> Any:
         if isinstance(event, list):
             return [member(each, answer) for each, answer in zip(event, model.answer_all(event), strict=True)]
+        if event.method == "GET" and not event.body:
+            return response(model.about())
         return response(model.answer(event))
 
     return handle

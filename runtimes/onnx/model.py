@@ -91,6 +91,20 @@ class Model:
                 answered[index] = result
         return answered
 
+    def about(self) -> dict[str, Any]:
+        """What an event has to hold and what it gets back; also the answer to a GET without a body."""
+        how = self._settings
+        takes = {name: str(each) for name, each in self._plan.wanted.items()}
+        if how.input.decode == "raw":
+            takes[self._plan.main] = f"{how.input.dtype}{list(how.input.shape or (-1,))}"
+        return {
+            "model": how.model,
+            "decode": how.input.decode,
+            "takes": takes,
+            "encode": how.output.encode,
+            "gives": list(self._plan.answered),
+        }
+
     @property
     def guessed(self) -> list[str]:
         """The inputs whose size nobody told, so that `rehearse` takes 1 for what the model leaves open."""
@@ -152,11 +166,9 @@ class Model:
     def _next_state(self, fed: Tensors, outputs: Mapping[str, Any]) -> Mapping[str, Array]:
         state = {name: outputs[output] for output, name in self._plan.carry}
         for name, value in state.items():
-            if value.shape != self._plan.first_state[name].shape:
-                kept = list(self._plan.first_state[name].shape)
-                raise InputError(
-                    f"this event turns the state {name!r} from shape {kept} into {list(value.shape)}; send one row an event"
-                )
+            was, now = list(self._plan.first_state[name].shape), list(value.shape)
+            if was != now:
+                raise InputError(f"this event turns the state {name!r} from shape {was} into {now}; send one row an event")
         if overlap := self._settings.state.overlap:
             state[self._plan.main] = fed[self._plan.main][..., -overlap:].copy()
         return state

@@ -89,6 +89,13 @@ def test_a_batch_is_answered_by_event_id_with_a_400_for_the_bad_member(load: Any
     assert good.body == {"y": [[1, 2]]} and also_good.body == {"y": [[3, 4]]} and "no JSON" in bad.body
 
 
+def test_a_get_without_a_body_asks_what_the_model_takes(load: Any, wheel_models: Path) -> None:
+    as_json = load(wheel_models, model="mul_1.onnx")(b"", method="GET")
+    assert as_json == {"model": "mul_1.onnx", "decode": "json", "takes": {"X": "float32[3, 2]"}, "encode": "json", "gives": ["Y"]}
+    raw = load(wheel_models, model="mul_1.onnx", input={"decode": "raw", "dtype": "int16", "shape": [3, 2]})
+    assert raw(b"", method="GET")["takes"] == {"X": "int16[3, 2]"}
+
+
 def test_state_moves_from_event_to_event(load: Any, write_model: Any) -> None:
     function = load(model=write_model(*SUM), state=CARRIED)
     assert [function([1, 2])["y"], function([1, 2])["y"], function([0, 1])["y"]] == [[[1, 2]], [[2, 4]], [[2, 5]]]
