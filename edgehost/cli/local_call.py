@@ -46,7 +46,7 @@ class Alone:
 def call_once(folder: Path, request: Invoke, timeout_s: float | None) -> tuple[Response, float, list[LogRecord]]:
     """Load the function in `folder`, hand it one event, end it. Gives its answer in one piece, the milliseconds from submit to
     answer, and everything it logged. Raises ManifestError, or StartError if it cannot be loaded."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder.resolve())  # a worker's zygote has a working folder of its own
     with _logged() as records:
         response, duration_ms = asyncio.run(_call(manifest, event_of(request), timeout_s))
     return response, duration_ms, records
