@@ -56,9 +56,9 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
-        # Python would flush standard output again as it exits, and complain.
+        # Ends as click and rich end it; Python would flush standard output again on its way out, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
 
 
 def _root(
@@ -84,7 +84,8 @@ def _report_usage(error: Any, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgehost"
     message = error.format_message().rstrip(".")
-    _report("usage", f"{message[:1].lower()}{message[1:]}; see `{command} --help`", as_json)
+    joint = "" if message.endswith("?") else ";"
+    _report("usage", f"{message[:1].lower()}{message[1:]}{joint} see `{command} --help`", as_json)
     return 2
 
 

@@ -7,7 +7,7 @@ from edgehost.errors import ConfigError, ControlError, EdgehostError, ManifestEr
 
 OK = 0
 FAILED = 1
-"""The function failed or answered 400 or more; a check found a failure; a worker could not be started."""
+"""The function failed or answered 400 or more; a check found a failure; a worker could not be started; our reader went away."""
 USAGE = 2
 WRONG_FILE = 3
 """A manifest or edgehost.toml is wrong, or names a plugin that is not installed."""
@@ -17,8 +17,6 @@ REFUSED = 5
 NO_ANSWER = 6
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
-BROKEN_PIPE = 141
-"""128 + SIGPIPE: whoever read our output went away."""
 
 _CODES: tuple[tuple[type[EdgehostError], int], ...] = (
     (NoAgentError, NO_AGENT),

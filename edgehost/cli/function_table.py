@@ -28,43 +28,53 @@ def view(agent: Pong, functions: list[FunctionStatus], now: float) -> Renderable
     head = Text.assemble(("edgehost ", "bold"), agent.version, f"  pid {agent.pid}  up {_duration(now - agent.started)}")
     if not functions:
         return Group(head, "", Text("No functions: give folders to `edgehost run`, or name them in edgehost.toml."))
-    notes = [note for function in functions for note in _notes(function, now)]
-    return Group(head, "", _table(functions), *([""] if notes else []), *(_note(*note) for note in notes))
+    blocks: list[RenderableType] = [head, "", _functions(functions)]
+    if any(function.triggers for function in functions):
+        blocks += ["", _triggers(functions)]
+    notes = [_note(*note) for function in functions for note in _notes(function, now)]
+    return Group(*blocks, *([""] if notes else []), *notes)
 
 
-def _table(functions: list[FunctionStatus]) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
-    for title in ("FUNCTION", "STATE"):
-        table.add_column(title, no_wrap=True)
-    for title in ("WORKERS", "QUEUED", "BUSY", "HANDLED", "FAILED", "DROPPED", "P50 ms", "P99 ms"):
+def _functions(functions: list[FunctionStatus]) -> Table:
+    dropped = any(function.dropped for function in functions)
+    table = _plain_table("FUNCTION", "STATE")
+    for title in ("WORKERS", "QUEUE", "BUSY", "HANDLED", "FAILED", *(["DROPPED"] if dropped else []), "P50 ms", "P99 ms"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("TRIGGERS", overflow="fold")
     for function in functions:
         table.add_row(
             Text(function.name),
             Text(function.state, COLOURS[function.state]),
-            Text(f"{function.workers_ready}/{function.workers_wanted}"),
+            f"{function.workers_ready}/{function.workers_wanted}",
             f"{function.queued:,}",
             f"{function.in_flight:,}",
             f"{function.handled:,}",
             Text(f"{function.failed:,}", "red" if function.failed else ""),
-            Text(f"{function.dropped:,}", "yellow" if function.dropped else ""),
+            *([Text(f"{function.dropped:,}", "yellow" if function.dropped else "")] if dropped else []),
             _milliseconds(function.p50_ms),
             _milliseconds(function.p99_ms),
-            _triggers(function),
         )
     return table
 
 
-def _triggers(function: FunctionStatus) -> Text:
-    if not function.triggers:
-        return Text("-", "dim")
-    parts = [Text(_label(trigger.kind, trigger.name), COLOURS[trigger.state]) for trigger in function.triggers]
-    return Text(", ").join(parts)
+def _triggers(functions: list[FunctionStatus]) -> Table:
+    table = _plain_table("TRIGGER", "KIND", "STATE")
+    table.add_column("", overflow="fold")
+    for function in functions:
+        for trigger in function.triggers:
+            table.add_row(
+                Text(f"{function.name}/{trigger.name}"),
+                trigger.kind,
+                Text(trigger.state, COLOURS[trigger.state]),
+                Text(" ".join(trigger.message.split())),
+            )
+    return table
 
 
-def _label(kind: str, name: str) -> str:
-    return kind if kind == name else f"{kind} {name}"
+def _plain_table(*titles: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table
 
 
 def _notes(function: FunctionStatus, now: float) -> Iterator[Note]:
@@ -72,10 +82,6 @@ def _notes(function: FunctionStatus, now: float) -> Iterator[Note]:
     if function.state not in ("ready", "starting"):
         since = f" for {_duration(now - function.since)}" if function.since else ""
         yield function.name, COLOURS[function.state], f"{function.state}{since}"
-    for trigger in function.triggers:
-        if trigger.state != "running" or trigger.message:
-            words = f"{_label(trigger.kind, trigger.name)} {trigger.state}"
-            yield function.name, COLOURS[trigger.state], f"{words}: {trigger.message}" if trigger.message else words
     if function.last_error:
         yield function.name, "red", f"last error: {function.last_error}"
     for warning in function.warnings:
@@ -87,7 +93,7 @@ def _note(function: str, style: str, text: str) -> Text:
 
 
 def _milliseconds(value: float | None) -> str:
-    if value is None:
+    if not value:
         return "-"
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 

@@ -39,19 +39,19 @@ def command(
     ] = None,
     body: Annotated[str | None, typer.Option("--body", "-b", metavar="TEXT", help="The event's body.")] = None,
     file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", exists=True, dir_okay=False, allow_dash=True, help="The body, from a file; - is stdin."),
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the body from a file; - is standard input.")
     ] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME:VALUE", help="One header; may be repeated.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="[POST with a body, else GET]")] = None,
+    method: Annotated[str | None, typer.Option(help="The event's method.", show_default="POST with a body, else GET")] = None,
     path: Annotated[str, typer.Option(help="The event's path.")] = "/",
     content_type: Annotated[
-        str | None, typer.Option(help="[by the file's name; application/json if the --body is that; else text/plain]")
+        str | None, typer.Option(help="What the body is.", show_default="by the file's name, or by the look of --body")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0.001, help="Wait no longer. [the function's own time-out]")
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.001, help="Wait no longer than this.", show_default="the function's own time-out"),
     ] = None,
     log_level: Annotated[Level | None, typer.Option(help="Show what this call logged, from this level on.")] = None,
     socket: Annotated[Path | None, typer.Option(metavar="PATH", help="The agent's control socket.")] = None,
@@ -78,9 +78,12 @@ def _read_body(body: str | None, file: Path | None) -> bytes | None:
     """The body in bytes, None if none was given. Raises a usage error for two."""
     if body is not None and file is not None:
         raise typer.BadParameter("--body and --file are both given; give one")
-    if file is not None:
+    if file is None:
+        return None if body is None else body.encode("utf-8", "surrogateescape")
+    try:
         return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    return None if body is None else body.encode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise typer.BadParameter(f"--file {str(file)!r} cannot be read: {error.strerror}") from error
 
 
 def _content_type(body: str | None, file: Path | None) -> str:

@@ -56,7 +56,7 @@ def listen_address(value: str | None) -> str | None:
 def command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", exists=True, file_okay=False, help="Folders that each hold one function. [.]"),
+        typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Folders of one function each.", show_default="."),
     ] = None,
     broker: Annotated[
         str | None,
@@ -64,7 +64,9 @@ def command(
     ] = None,
     http: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", callback=listen_address, help="Where http triggers listen. [127.0.0.1:8080]"),
+        typer.Option(
+            metavar="HOST:PORT", callback=listen_address, help="Where http triggers listen.", show_default="127.0.0.1:8080"
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Reload a function when one of its files changes.")] = False,
     config: Annotated[
