@@ -118,9 +118,10 @@ class HttpTrigger:
         headers = {canonical(name): value.decode("latin-1") for name, value in scope["headers"]}
         extra: Headers = ()
         try:
-            if (cors := self._settings.cors) is not None and (origin := headers.get("Origin")):
+            if (cors := self._settings.cors) is not None:
+                origin = headers.get("Origin", "")
                 extra = answer_headers(cors, origin)
-                if scope["method"] == "OPTIONS" and "Access-Control-Request-Method" in headers:
+                if origin and scope["method"] == "OPTIONS" and "Access-Control-Request-Method" in headers:
                     await self._preflight(cors, origin, headers, send)
                     return
             self._check_method(scope["method"])

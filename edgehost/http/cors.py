@@ -40,7 +40,7 @@ def allows(cors: Cors, origin: str) -> bool:
 
 
 def answer_headers(cors: Cors, origin: str) -> Headers:
-    """What is added to an answer to `origin`; only `Vary` for an origin that is not allowed."""
+    """What is added to an answer to `origin`; only `Vary`, for caches, if that is not allowed or empty (no page asked)."""
     if "*" in cors.allow_origins:
         headers = [(b"access-control-allow-origin", b"*")]
     else:

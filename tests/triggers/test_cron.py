@@ -98,10 +98,14 @@ async def test_on_start_runs_at_once(start: Callable[..., Any], until: Any) -> N
 
 async def test_a_schedule_fires_by_the_wall_clock(start: Callable[..., Any], until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc).timestamp()
-    began = time.monotonic()
-    monkeypatch.setattr(
-        "edgehost.triggers.cron.read_clocks", lambda: Reading(noon - 0.1 + time.monotonic() - began, time.monotonic())
-    )
+    began: list[float] = []
+
+    def clocks_from_just_before_noon() -> Reading:
+        now = time.monotonic()
+        began.append(now)
+        return Reading(noon - 0.1 + now - began[0], now)
+
+    monkeypatch.setattr("edgehost.triggers.cron.read_clocks", clocks_from_just_before_noon)
     _, host = await start({"schedule": "0 14 * * *", "timezone": "Europe/Berlin"})
     await until(lambda: host.events)
     assert host.events[0].id == "tick-2026-06-01T12:00:00.000Z"

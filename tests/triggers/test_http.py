@@ -220,6 +220,12 @@ async def test_an_answer_says_which_pages_may_read_it(site: Any, cors: Any, orig
     assert (reply.status, reply.header("access-control-allow-origin")) == (200, allowed)
 
 
+async def test_a_cache_learns_that_answers_differ_by_origin_from_each_of_them(site: Any) -> None:
+    await site.serve({"cors": {"allow_origins": ["https://a.example"]}})
+    for headers in ("", "Origin: https://a.example\r\n", "Origin: https://b.example\r\n"):
+        assert (await site.ask(headers=headers)).header("vary") == "Origin"
+
+
 async def test_a_refusal_too_can_be_read_by_an_allowed_page(site: Any) -> None:
     await site.serve({"cors": {}, "body_limit_bytes": 3})
     reply = await site.ask(body=b"four", headers="Origin: https://a.example\r\n")
