@@ -37,7 +37,8 @@ class Alone:
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         text = event.body[:PREVIEW_BYTES].decode("utf-8", "replace")
-        logging.getLogger("edgehost.function").info("published to output %s%s: %s", output, event.path, text)
+        where = f"{output} ({event.path})" if event.path.strip("/") else output
+        logging.getLogger("edgehost.function").info("published to output %s: %s", where, text)
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         sent.set_result(None)
         return sent
