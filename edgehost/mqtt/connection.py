@@ -64,7 +64,8 @@ class Connection:
         self._needed_bytes = 0
         self._backlog = False
         self._heard = False
-        self._over = False
+        self._given_up = False
+        self._told = False
         client = self._client = PahoClient(broker, client_id, ids.take, self.write, self.shut)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -84,8 +85,8 @@ class Connection:
         OSError (TLS errors are some) when the broker is not to be had, TriggerError when a setting has to be mended first.
         """
         self._client.open(self._broker, self._address)
-        if self._over:
-            self.shut()  # given up while we were away in the thread
+        if self._given_up:
+            self.shut()  # while we were away in the thread
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to read and write in the loop. The CONNACK comes as `Listener.opened` or `Listener.lost`."""
@@ -127,15 +128,19 @@ class Connection:
 
     def close(self) -> None:
         """Say DISCONNECT and end; what is still buffered is sent if the socket takes it at once."""
-        self._over = True  # nobody is told
+        self._told = True
         self._client.disconnect()
         self.shut()
 
+    def give_up(self) -> None:
+        """End without a word, at any time, also while `open` is still in its thread."""
+        self._given_up = self._told = True
+        self.shut()
+
     def shut(self) -> None:
-        """Drop the socket, whoever noticed first. Safe to call twice."""
-        self._over = True
+        """Drop the socket, whoever noticed first (paho does so before it says why). Safe to call twice."""
         if self._raw is None:
-            # Never attached: given up while `open` was still in its thread, or it failed half way.
+            # Never attached, or gone already.
             wire = self._client.socket()
             if isinstance(wire, Wire):
                 wire.raw.close()
@@ -275,7 +280,8 @@ class Connection:
                 self._listener.drained()
 
     def _lose(self, reason: str) -> None:
-        if not self._over:
+        if not self._told:
+            self._told = True
             self.shut()
             self._listener.lost(reason)
 

@@ -93,11 +93,12 @@ def in_thread(work: Callable[[], None], loop: asyncio.AbstractEventLoop) -> asyn
                 future.set_exception(error)
 
     def run() -> None:
-        error = None
+        error: Exception | None = None
         try:
             work()
         except Exception as caught:
-            error = caught
+            # Its traceback would keep the socket of a failed handshake open until the next garbage collection.
+            error = caught.with_traceback(None)
         try:
             loop.call_soon_threadsafe(settle, error)
         except RuntimeError:

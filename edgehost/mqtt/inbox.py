@@ -9,7 +9,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -23,6 +23,7 @@ from edgehost.mqtt.reasons import explain
 from edgehost.mqtt.topics import Routes, filter_problem
 
 Handler = Callable[[Message], None]
+_Question: TypeAlias = "asyncio.Future[list[ReasonCode]] | None"
 
 _ANSWER_S = 10.0
 # A persistent session delivers what it kept before the functions have subscribed again; so long it waits, unacknowledged.
@@ -41,6 +42,8 @@ class Subscription:
         self.qos = qos
         self.handler = handler
         self.on_refused = on_refused
+        # Derived from the text: messages that a persistent session kept for us carry the number an earlier run gave.
+        self.ids = (zlib.crc32(filter_text.encode()) % 268_435_455 + 1,)
         self._inbox = inbox
 
     async def close(self) -> None:
@@ -51,12 +54,11 @@ class Subscription:
 class _Filter:
     """What is asked of the broker for one filter, for all who use it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self) -> None:
         self.users: list[Subscription] = []
-        # Derived from the text: messages that a persistent session kept for us carry the number an earlier run gave.
-        self.subscription_id = zlib.crc32(text.encode()) % 268_435_455 + 1
         self.granted_qos = -1
         """-1: the broker has not said yes."""
+        self.refused = False
 
     @property
     def qos(self) -> int:
@@ -79,6 +81,8 @@ class Inbox:
         """Filters nobody uses any more and of which the broker does not know that yet."""
         self._answers: dict[int, asyncio.Future[list[ReasonCode]]] = {}
         self._parked: list[Message] = []
+        self._settling = True
+        """The first seconds of a connection, when messages may come that were kept under the subscriptions of an earlier run."""
         self._connection: Connection | None = None
         self._grant = Opened()
 
@@ -87,12 +91,15 @@ class Inbox:
         if problem := filter_problem(filter_text):
             raise TriggerError(f"{filter_text!r} is not a topic filter: {problem}")
         subscription = Subscription(self, filter_text, qos, handler, on_refused)
-        wanted = self._filters.setdefault(filter_text, _Filter(filter_text))
+        wanted = self._filters.setdefault(filter_text, _Filter())
         wanted.users.append(subscription)
         self._routes.add(filter_text, subscription)
-        if wanted.granted_qos < qos and (refusal := await self._ask_for(filter_text, wanted)):
-            await self.unsubscribe(subscription)
-            raise TriggerError(refusal)
+        if wanted.granted_qos < qos:
+            asked = wanted.qos
+            reasons = await self._answer(self._ask_for(filter_text, wanted))
+            if refusal := self._granted(wanted, filter_text, asked, reasons):
+                await self.unsubscribe(subscription)
+                raise TriggerError(refusal)
         self._deliver_parked()
         return subscription
 
@@ -105,9 +112,10 @@ class Inbox:
         self._routes.remove(subscription.filter, subscription)
         if not wanted.users:
             del self._filters[subscription.filter]
-            if not self.keep:
+            if not self.keep and not wanted.refused:
                 self._forgotten.add(subscription.filter)
-                await self._forget(subscription.filter)
+                await self._answer(self._ask(lambda connection: connection.unsubscribe(subscription.filter)))
+                self._forgotten.discard(subscription.filter)
 
     def opened(self, connection: Connection, grant: Opened) -> None:
         """Connected: ask again for what the broker has forgotten, or has never heard of."""
@@ -118,9 +126,9 @@ class Inbox:
             self._forgotten.clear()
             for wanted in self._filters.values():
                 wanted.granted_qos = -1
-        loop = asyncio.get_running_loop()
-        self._asking = loop.create_task(self._catch_up())
-        loop.call_later(_PARK_S, self._drop_parked, connection)
+        self._settling = True
+        self._catch_up()
+        asyncio.get_running_loop().call_later(_PARK_S, self._drop_parked, connection)
 
     def lost(self, free: Callable[[int], None]) -> None:
         """No connection any more; `free` gets the packet ids of questions that nobody answers now."""
@@ -145,7 +153,7 @@ class Inbox:
             if not fresh:
                 return
         found = self._routes.match(message.topic)
-        if len(found) == 1:
+        if len(found) == 1 and message.subscription_ids in ((), found[0].ids):
             self._hand_over(message, found[0].handler)
         else:
             self._distribute(message, found)
@@ -168,8 +176,9 @@ class Inbox:
 
     def _distribute(self, message: Message, found: tuple[Subscription, ...]) -> None:
         """Several subscribers, or none. A broker sends one copy for each filter that matches and says which by its id."""
-        if ids := message.subscription_ids:
-            found = tuple(one for one in found if self._filters[one.filter].subscription_id in ids)
+        if message.subscription_ids:
+            named = tuple(one for one in found if one.ids[0] in message.subscription_ids)
+            found = named or (found if self._settling else ())
         handlers = list(dict.fromkeys(subscription.handler for subscription in found))
         if not handlers:
             self.unrouted += 1
@@ -197,6 +206,7 @@ class Inbox:
         """Nobody came for them: acknowledge, or they would fill the broker's window for ever."""
         if self._connection is not connection or self.keep:
             return
+        self._settling = False
         parked, self._parked = self._parked, []
         if parked:
             self._log.warning(
@@ -208,34 +218,43 @@ class Inbox:
             self.ack(message)
         asyncio.get_running_loop().call_later(_PARK_S, self._drop_parked, connection)
 
-    async def _catch_up(self) -> None:
-        """Tell the broker what changed while we were away, all at once."""
-        missing = [(text, wanted) for text, wanted in self._filters.items() if wanted.users and wanted.granted_qos < wanted.qos]
-        refusals = await asyncio.gather(*(self._ask_for(text, wanted) for text, wanted in missing))
-        for (_, wanted), refusal in zip(missing, refusals, strict=True):
-            for user in tuple(wanted.users) if refusal else ():
-                user.on_refused(refusal)
-        await asyncio.gather(*(self._forget(text) for text in self._forgotten - self._filters.keys()))
+    def _catch_up(self) -> None:
+        """Tell the broker what changed while we were away: everything is asked at once, the answers are awaited in a task."""
+        asked = [
+            (wanted, text, wanted.qos, self._ask_for(text, wanted))
+            for text, wanted in self._filters.items()
+            if wanted.users and wanted.granted_qos < wanted.qos
+        ]
+        for text in self._forgotten - self._filters.keys():
+            self._ask(lambda connection, text=text: connection.unsubscribe(text))  # type: ignore[misc]
+        self._forgotten.clear()
+        self._asking = asyncio.get_running_loop().create_task(self._take_answers(asked))
 
-    async def _forget(self, text: str) -> None:
-        if await self._confirmation(lambda connection: connection.unsubscribe(text)) is not None:
-            self._forgotten.discard(text)
+    async def _take_answers(self, asked: list[tuple[_Filter, str, int, _Question]]) -> None:
+        for wanted, text, qos, question in asked:
+            if refusal := self._granted(wanted, text, qos, await self._answer(question)):
+                for user in tuple(wanted.users):
+                    user.on_refused(refusal)
 
-    async def _ask_for(self, text: str, wanted: _Filter) -> str:
-        """SUBSCRIBE; why the broker refused, or "" (also when there is no connection: the next one asks again)."""
+    def _ask_for(self, text: str, wanted: _Filter) -> _Question:
+        """SUBSCRIBE."""
         qos = wanted.qos
-        subscription_id = wanted.subscription_id if self._grant.subscription_ids else 0
-        reasons = await self._confirmation(lambda connection: connection.subscribe(text, qos, subscription_id))
+        subscription_id = wanted.users[0].ids[0] if self._grant.subscription_ids else 0
+        return self._ask(lambda connection: connection.subscribe(text, qos, subscription_id))
+
+    def _granted(self, wanted: _Filter, text: str, qos: int, reasons: list[ReasonCode] | None) -> str:
+        """Why the broker refused, or "" (also when there was no connection or no answer: the next connection asks again)."""
         if reasons is None:
             return ""
-        if not reasons[0].is_failure:
+        wanted.refused = bool(reasons[0].is_failure)
+        if not wanted.refused:
             wanted.granted_qos = qos
             return ""
         code = reasons[0].value
         return f"the broker at {self._broker.url} refused the subscription to {text!r}: {explain(code, str(reasons[0]))}"
 
-    async def _confirmation(self, ask: Callable[[Connection], int]) -> list[ReasonCode] | None:
-        """The answer to a SUBSCRIBE or UNSUBSCRIBE; None if there is no connection or no answer comes in time."""
+    def _ask(self, ask: Callable[[Connection], int]) -> _Question:
+        """Send a SUBSCRIBE or UNSUBSCRIBE now, if there is a connection."""
         if self._connection is None:
             return None
         try:
@@ -244,5 +263,11 @@ class Inbox:
             return None
         answer: asyncio.Future[list[ReasonCode]] = asyncio.get_running_loop().create_future()
         self._answers[packet_id] = answer
-        await asyncio.wait([answer], timeout=_ANSWER_S)
-        return answer.result() if answer.done() and not answer.cancelled() else None
+        return answer
+
+    async def _answer(self, question: _Question) -> list[ReasonCode] | None:
+        """What the broker said; None if the connection is lost or no answer comes in time."""
+        if question is None:
+            return None
+        await asyncio.wait([question], timeout=_ANSWER_S)
+        return question.result() if question.done() and not question.cancelled() else None

@@ -54,7 +54,7 @@ def trouble(error: BaseException, broker: Broker) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{where} shows a certificate we do not trust: {error.verify_message}; name its CA in ca_file of [brokers.NAME]"
     if isinstance(error, ssl.SSLError):
-        advice = "; give cert_file and key_file in [brokers.NAME]" if "CERTIFICATE_REQUIRED" in str(error.reason or "") else ""
+        advice = "" if broker.cert_file else "; if it wants a client certificate, give cert_file and key_file in [brokers.NAME]"
         return f"{where}: TLS failed: {error.reason or error}{advice}"
     if isinstance(error, socket.gaierror):
         return f"{where} has no address: {error.strerror}; see url in [brokers.NAME] and the device's name server"

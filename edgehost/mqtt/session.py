@@ -80,6 +80,7 @@ class Session:
         self._topic_fields: dict[str, bytes] = {}
         self._warned = ""
         self._closed = False
+        self._connected_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._sent: asyncio.Future[None] = self._loop.create_future()
         self._sent.set_result(None)
@@ -188,9 +189,11 @@ class Session:
                 connection.write(packet)
         else:
             self._sender.restart()
+        self._connected_at = self._loop.time()
         self._inbox.opened(connection, grant)
         self._set_state("connected", "")
-        self.drained()
+        # After the subscriptions have been asked for: what waits may be for ourselves.
+        self._loop.call_soon(self.drained)
 
     def packet(self, first: int, buffer: bytes, start: int, end: int) -> None:
         """A packet of the PUBLISH family."""
@@ -231,6 +234,9 @@ class Session:
 
     def lost(self, reason: str) -> None:
         """The connection is over, or never came to be."""
+        if self.state == "connected" and self._loop.time() - self._connected_at < _STEADY_S and not self._closed:
+            # Not every broker says why it threw us out.
+            reason += f"; if that repeats, another client may have come with the same client id, {self._client_id}"
         self._connection = None
         self._inbox.lost(self._ids.free)
         self._set_state("down", reason)
@@ -256,7 +262,7 @@ class Session:
         try:
             await in_thread(connection.open, self._loop)
         except asyncio.CancelledError:
-            connection.shut()
+            connection.give_up()
             raise
         except Exception as error:
             # Whatever a name server, a TLS library or paho may raise: none of it may end the loop that connects again.
@@ -269,7 +275,7 @@ class Session:
             await asyncio.wait([ended], timeout=1.0)
             up_s = self._loop.time() - attached
             if self.state == "connecting" and up_s > self.broker.connect_timeout_s:
-                connection.shut()
+                connection.give_up()
                 self.lost(f"the broker at {self.broker.url} took the connection but does not answer; is it an MQTT broker?")
             elif not ended.done():
                 connection.tick()

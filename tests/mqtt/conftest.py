@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import queue
@@ -183,6 +184,8 @@ class Peer:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        del self.client  # paho closes its socket pair only when it is collected
+        gc.collect()
 
 
 @pytest.fixture
