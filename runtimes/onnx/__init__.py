@@ -6,12 +6,12 @@ may import them before it forks; a session has threads and must only be made aft
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +42,7 @@ class OnnxRuntime:
 
     Settings: ClassVar[type[Struct] | None] = Settings
     needs_handler: ClassVar[bool] = False
-    preload: ClassVar[tuple[str, ...]] = ("numpy", "onnxruntime", f"{__name__}.model", f"{__name__}.session")
+    preload: ClassVar[tuple[str, ...]] = (f"{__name__}.preload",)
 
     @staticmethod
     def check(folder: Path, handler: str, settings: Any) -> None:
@@ -59,8 +59,7 @@ class OnnxRuntime:
     @staticmethod
     def load(spec: Any, link: Any) -> Any:
         """Open the model, prove its provider with a first inference and return the Program that answers events with it."""
-        # A pool of BLAS threads would only stand beside onnxruntime's own.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        import_module(f"{__name__}.preload")  # when no zygote has
         from edgehost.sdk.program import Program
 
         settings = _decoded(spec.settings)

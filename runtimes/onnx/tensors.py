@@ -18,6 +18,8 @@ from edgehost.runtimes.onnx.settings import Dtype, Input, Numbers, Shape
 
 Array = npt.NDArray[Any]
 SHOWN = 200
+NPY_HEADER_MOST = 16 * 1024
+"""NumPy itself refuses headers over 10,000 bytes."""
 
 
 class InputError(ValueError):
@@ -80,7 +82,7 @@ def decode_raw(body: bytes | memoryview, dtype: Dtype, shape: Shape) -> Array:
 
 def decode_npy(body: bytes | memoryview) -> Array:
     """The array of a .npy file (versions 1 and 2), without a copy. Never unpickles, nor believes a size the file lacks."""
-    stream = io.BytesIO(body)
+    stream = io.BytesIO(body[:NPY_HEADER_MOST])
     try:
         version = np.lib.format.read_magic(stream)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
