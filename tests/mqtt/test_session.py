@@ -470,6 +470,27 @@ async def test_messages_of_an_earlier_run_that_nobody_wants_are_dropped_in_the_e
     assert second.unrouted == 1 and len(second._inbox._receiver) == 0
 
 
+async def test_a_filter_changed_between_two_runs_neither_loses_nor_doubles(mosquitto, session, inbox, until, peer, monkeypatch):
+    monkeypatch.setattr("edgehost.mqtt.inbox._PARK_S", 0.3)
+    broker, other_settings = mosquitto(), {"client_id": "keeper", "session_expiry_s": 300}
+    first = await session(broker.url, **other_settings)
+    await first.subscribe("a/+", 1, inbox(first))
+    await first.close()
+    other = peer(broker.url)
+    other.publish("a/1", b"kept", 1)
+    second = await session(broker.url, **other_settings)
+    got, end = inbox(second), inbox(second)
+    await second.subscribe("a/#", 1, got)
+    await second.subscribe("end", 1, end)
+    await until(lambda: got.payloads == [b"kept"])
+    await until(lambda: not second._inbox._settling)
+    other.publish("a/2", b"live", 1)
+    other.publish("end", b"", 1)
+    await until(lambda: end.messages)
+    assert got.payloads == [b"kept", b"live"]
+    await until(lambda: len(second._inbox._receiver) == 0, "the copy for the old filter to be let go")
+
+
 async def test_a_will_is_published_when_we_vanish(mosquitto, until, peer):
     broker = mosquitto()
     other = peer(broker.url)
