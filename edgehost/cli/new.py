@@ -37,7 +37,7 @@ def template_name(value: str) -> str:
 
 
 def command(
-    name: Annotated[str, typer.Argument(callback=function_name, help="The function's name, and its folder's.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=function_name, help="The function's name, and its folder's.")],
     template: Annotated[
         str, typer.Option("--template", "-t", callback=template_name, help=f"One of {', '.join(templates())}.")
     ] = "http",

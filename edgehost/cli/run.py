@@ -11,6 +11,14 @@ from urllib.parse import urlsplit
 
 import typer
 
+START_AGENT = (
+    ["-P", "-m", "edgehost.agent"]
+    if sys.version_info >= (3, 11)
+    else ["-c", "import sys; sys.path.pop(0); from edgehost.agent import main; sys.exit(main())"]
+)
+"""The interpreter's part of the agent's command line. It keeps the working folder off sys.path, where a function's `queue.py`
+would shadow the standard library's."""
+
 
 class LogLevel(str, Enum):
     """The agent's own `--log-level`."""
@@ -89,7 +97,7 @@ def command(
     }
     arguments = agent_arguments(folders or [], watch, options)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *interpreter_options(), "-m", "edgehost.agent", *arguments])
+    os.execv(sys.executable, [sys.executable, *START_AGENT, *arguments])
 
 
 def agent_arguments(folders: list[Path], watch: bool, options: dict[str, object]) -> list[str]:
@@ -97,8 +105,3 @@ def agent_arguments(folders: list[Path], watch: bool, options: dict[str, object]
     functions = [f"--function={folder}" for folder in folders]
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     return [*functions, *given, *(["--watch"] if watch else [])]
-
-
-def interpreter_options() -> list[str]:
-    """Keep the working folder off the agent's sys.path, where a function's `random.py` would shadow the standard library's."""
-    return ["-P"] if sys.version_info >= (3, 11) else []
