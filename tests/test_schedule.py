@@ -120,6 +120,11 @@ def test_a_run_is_due_once_and_the_sleep_ends_at_the_next() -> None:
     assert look.plan.look(Reading(at("11:00:30"), 0.0)).due == ()
 
 
+def test_a_reading_a_hair_before_the_run_does_not_pass_it_over() -> None:
+    found = follow(hourly(), [at("11:00:00") - 2.4e-7, at("11:00:00")])
+    assert [told(due) for due in found] == [[], ["11:00"]]
+
+
 @pytest.mark.parametrize(
     ("policy", "due", "missed"),
     [
