@@ -85,7 +85,7 @@ class Agent:
         if self._options.embedded_broker:
             self._embedded = EmbeddedBroker()
             self.nursery.kept = frozenset({self._embedded.start()})
-            log.info("embedded broker listens on 127.0.0.1:%d (MQTT 3.1.1)", self._embedded.port)
+            log.info("embedded broker listens on 127.0.0.1:%d (MQTT 5)", self._embedded.port)
         for warning in self.config.warnings:
             log.warning("%s", warning)
         await self._control.start()

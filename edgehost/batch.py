@@ -18,12 +18,12 @@ SubmitBatch = Callable[[list[Event]], "asyncio.Future[Any]"]
 
 class Batcher:
     """`submit` takes single events and gives each its own answer; `deliver` gets up to `size` of them, at most `wait_s`
-    after the first.
+    after the first. It outlives the version it delivers to: assign `deliver` at an upgrade.
     """
 
     def __init__(self, batch: Batch, deliver: SubmitBatch) -> None:
+        self.deliver = deliver
         self._batch = batch
-        self._deliver = deliver
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Event, asyncio.Future[Response]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -50,7 +50,7 @@ class Batcher:
             return
         events = [event for event, _ in batch]
         events[-1] = replace(events[-1], last_in_batch=True)
-        self._deliver(events).add_done_callback(lambda done: _distribute(done, [future for _, future in batch]))
+        self.deliver(events).add_done_callback(lambda done: _distribute(done, [future for _, future in batch]))
 
 
 def _distribute(done: asyncio.Future[Any], futures: list[asyncio.Future[Response]]) -> None:

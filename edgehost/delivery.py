@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+from msgspec.structs import replace
 
 from edgehost.backoff import Backoff
-from edgehost.errors import EdgehostError
+from edgehost.engine.call import whole
 from edgehost.event import Event, Response, failure
 from edgehost.manifest.model import OutputSpec, Retry
 from edgehost.plugin import Output
@@ -35,74 +38,110 @@ class Route:
         return wanted and (not self.spec.triggers or trigger in self.spec.triggers)
 
 
-class Delivery:
-    """One trigger's way through the function: `submit` resolves when the answer, and every output it goes to, is safe."""
+@dataclass(frozen=True)
+class Target:
+    """What a version of the function gives a delivery: its way in, its retry policy, its outputs, its count of retries."""
 
-    def __init__(
-        self,
-        submit: Submit,
-        retry: Retry,
-        routes: Sequence[Route],
-        log: logging.LoggerAdapter[logging.Logger],
-        retried: Callable[[], None],
-    ) -> None:
-        self._submit = submit
-        self._retry = retry
-        self._routes = routes
+    submit: Submit
+    retry: Retry
+    routes: Sequence[Route]
+    retried: Callable[[], None]
+
+
+class Delivery:
+    """One trigger's way through the function: `submit` resolves when the answer, and every output it goes to, is safe.
+
+    It outlives the version it leads to: assign `target` at an upgrade, and an event that waits for its next try goes there.
+    """
+
+    def __init__(self, target: Target, log: logging.LoggerAdapter[logging.Logger]) -> None:
+        self.target = target
         self._log = log
-        self._retried = retried
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
 
     def submit(self, event: Event) -> asyncio.Future[Response]:
         """As Function.submit, for an event nobody waits for."""
         answer: asyncio.Future[Response] = self._loop.create_future()
-        self._try(event, answer, Backoff(self._retry.delay_s, self._retry.max_delay_s))
+        self._try(event, answer, None)
         return answer
 
-    def _try(self, event: Event, answer: asyncio.Future[Response], backoff: Backoff) -> None:
-        self._submit(event).add_done_callback(lambda done: self._answered(event, answer, backoff, done.result()))
+    def _try(self, event: Event, answer: asyncio.Future[Response], backoff: Backoff | None) -> None:
+        target = self.target
+        target.submit(event).add_done_callback(partial(self._answered, event, answer, backoff, target))
 
-    def _answered(self, event: Event, answer: asyncio.Future[Response], backoff: Backoff, response: Response) -> None:
-        if response.failed and response.code not in FINAL and backoff.failures + 1 < self._retry.attempts:
-            delay_s = backoff.next()
-            self._retried()
-            self._log.warning("event %s failed (%s), try %d in %.1f s", event.id, response.code, backoff.failures + 1, delay_s)
-            self._loop.call_later(delay_s, self._try, event, answer, backoff)
-            return
-        routes = [route for route in self._routes if route.wants(event.trigger.name, response.failed)]
-        if response.failed:
-            self._log.error(
-                "event %s failed for good (%s): %s",
-                event.id,
-                response.code,
-                response.body.decode("utf-8", "replace"),
-                extra={"event_id": event.id},
-            )
-        if routes or response.chunks is not None:
-            task = self._loop.create_task(self._send(event, answer, response, routes))
+    def _answered(
+        self,
+        event: Event,
+        answer: asyncio.Future[Response],
+        backoff: Backoff | None,
+        target: Target,
+        done: asyncio.Future[Response],
+    ) -> None:
+        response = done.result()
+        if response.code:
+            if self._again(event, answer, backoff, target.retry, response):
+                return
+            self._tell(event, f"failed for good ({response.code}): {response.body.decode('utf-8', 'replace')}")
+        routes = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
+        try:
+            waits = self._send(event, response, routes) if response.chunks is None else self._send_stream(event, response, routes)
+        except Exception as error:  # an output is a plugin: whatever it raises is this event's trouble, not the agent's
+            response, waits = self._not_sent(event, error), None
+        if waits is None:
+            _settle(answer, response)
+        else:
+            task = self._loop.create_task(self._when_sent(event, answer, response, waits))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        elif not answer.done():
-            answer.set_result(response)
 
-    async def _send(self, event: Event, answer: asyncio.Future[Response], response: Response, routes: list[Route]) -> None:
+    def _again(
+        self, event: Event, answer: asyncio.Future[Response], backoff: Backoff | None, retry: Retry, response: Response
+    ) -> bool:
+        """Try a failed event once more, later, if the policy says so."""
+        backoff = backoff or Backoff(retry.delay_s, retry.max_delay_s)
+        if response.code in FINAL or backoff.failures + 1 >= retry.attempts:
+            return False
+        delay_s = backoff.next()
+        self.target.retried()
+        self._log.warning("event %s failed (%s), try %d in %.1f s", event.id, response.code, backoff.failures + 1, delay_s)
+        self._loop.call_later(delay_s, self._try, event, answer, backoff)
+        return True
+
+    def _send(self, event: Event, response: Response, routes: list[Route]) -> Awaitable[None] | None:
+        """Give the answer to its outputs; None when it is safe with all of them already."""
+        waits = [wait for route in routes if (wait := route.output.send(event, response)) is not None]
+        return _all(waits) if waits else None
+
+    async def _send_stream(self, event: Event, response: Response, routes: list[Route]) -> None:
+        waits = self._send(event, await whole(response), routes)
+        if waits is not None:
+            await waits
+
+    async def _when_sent(
+        self, event: Event, answer: asyncio.Future[Response], response: Response, waits: Awaitable[None]
+    ) -> None:
         try:
-            response = await whole(response)
-            for route in routes:
-                await route.output.send(event, response)
-        except (EdgehostError, OSError) as error:
-            self._log.error("event %s: its answer could not be sent: %s", event.id, error, extra={"event_id": event.id})
-            response = failure("output_failed", str(error))
-        if not answer.done():
-            answer.set_result(response)
+            await waits
+        except Exception as error:
+            response = self._not_sent(event, error)
+        _settle(answer, replace(response, chunks=None))
+
+    def _not_sent(self, event: Event, error: Exception) -> Response:
+        self._tell(event, f"its answer could not be sent: {error}")
+        return failure("output_failed", str(error))
+
+    def _tell(self, event: Event, what: str) -> None:
+        self._log.error("event %s: %s", event.id, what, extra={"event_id": event.id})
 
 
-async def whole(response: Response) -> Response:
-    """A streamed answer as one piece, for takers that have no use for chunks. Raises ConnectionError if the stream breaks off."""
-    if response.chunks is None:
-        return response
-    body = [response.body]
-    async for chunk in response.chunks:
-        body.append(chunk)
-    return Response(response.status, response.content_type, response.headers, b"".join(body), response.code, response.event_id)
+async def _all(waits: Sequence[Awaitable[None]]) -> None:
+    """Wait for every one, then raise the first error: an output that fails does not keep the others from finishing."""
+    for result in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _settle(answer: asyncio.Future[Response], response: Response) -> None:
+    if not answer.done():
+        answer.set_result(response)

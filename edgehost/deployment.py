@@ -25,7 +25,7 @@ from edgehost import plugin
 from edgehost.batch import Batcher
 from edgehost.config import Config
 from edgehost.control.protocol import FunctionStatus, TriggerStatus
-from edgehost.delivery import Delivery, Route
+from edgehost.delivery import Delivery, Route, Target
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.engine.spec import WorkerSpec
@@ -73,6 +73,24 @@ class TriggerHost:
         self.submit: Callable[[Event], asyncio.Future[Response]]
         self.state: TriggerState = "starting"
         self.message = ""
+        self._spec = spec
+        self._replies: bool = plugin.load("trigger", spec.kind).replies
+        self._batcher: Batcher | None = None
+        self._delivery: Delivery | None = None
+
+    def lead_to(self, version: Version) -> None:
+        """Send every event from now on to `version`, those that wait for a batch or for another try included."""
+        submit: Callable[[Any], asyncio.Future[Any]] = version.function.submit
+        if self._spec.batch is not None:
+            self._batcher = self._batcher or Batcher(self._spec.batch, submit)
+            self._batcher.deliver = submit
+            submit = self._batcher.submit
+        if not self._replies:
+            target = Target(submit, version.manifest.retry, version.routes, version.function.counters.retry)
+            self._delivery = self._delivery or Delivery(target, self.log)
+            self._delivery.target = target
+            submit = self._delivery.submit
+        self.submit = submit
 
     def report(self, state: TriggerState, message: str = "") -> None:
         if (state, message) != (self.state, self.message):
@@ -140,8 +158,7 @@ class Version:
                 TriggerError(f"{output!r} is not an output of {self.manifest.name!r}; declare [outputs.{output}]")
             )
             return future
-        message = Response(200, event.content_type, event.headers, event.body)
-        task = asyncio.get_running_loop().create_task(route.output.send(event, message))
+        task = asyncio.get_running_loop().create_task(_sent(route.output, event))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
         return task
@@ -190,7 +207,7 @@ class Deployment:
     async def _start_triggers(self, version: Version) -> None:
         for spec in version.manifest.triggers:
             host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
-            self._connect(host, spec, version)
+            host.lead_to(version)
             try:
                 trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
                 self._triggers.append((trigger, host, spec))
@@ -199,15 +216,6 @@ class Deployment:
                     host.report("running")
             except EdgehostError as error:
                 host.report("failed", str(error))
-
-    def _connect(self, host: TriggerHost, spec: TriggerSpec, version: Version) -> None:
-        """The assignment that makes a trigger's next event go to `version`."""
-        submit: Callable[[Any], asyncio.Future[Any]] = version.function.submit
-        if spec.batch is not None:
-            submit = Batcher(spec.batch, submit).submit
-        if not plugin.load("trigger", spec.kind).replies:
-            submit = Delivery(submit, version.manifest.retry, version.routes, host.log, version.function.counters.retry).submit
-        host.submit = submit
 
     def _withdraw(self, future: asyncio.Future[Response]) -> bool:
         return self._version is not None and self._version.function.withdraw(future)
@@ -229,8 +237,8 @@ class Deployment:
         self._trouble = ""
         self._version = new
         if old is not None and old.manifest.triggers == manifest.triggers and self._triggers:
-            for _, host, spec in self._triggers:
-                self._connect(host, spec, new)
+            for _, host, _ in self._triggers:
+                host.lead_to(new)
         else:
             await self._stop_triggers()
             await self._start_triggers(new)
@@ -290,6 +298,13 @@ class Deployment:
             since=self._since,
             warnings=list(manifest.warnings),
         )
+
+
+async def _sent(output: plugin.Output, event: Event) -> None:
+    """Send what a handler published, and wait until it is safe."""
+    wait = output.send(event, Response(200, event.content_type, event.headers, event.body))
+    if wait is not None:
+        await wait
 
 
 def worker_spec(manifest: Manifest) -> WorkerSpec:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -97,7 +97,7 @@ class OutputHost(Protocol):
 
 
 class Output(Protocol):
-    """Takes a function's answers somewhere. `send` returns when it is safe there, and raises TriggerError if it is not."""
+    """Takes a function's answers somewhere."""
 
     Settings: ClassVar[type[Struct]]
 
@@ -105,7 +105,10 @@ class Output(Protocol):
 
     async def start(self) -> None: ...
 
-    async def send(self, event: Event, response: Response) -> None: ...
+    def send(self, event: Event, response: Response) -> Awaitable[None] | None:
+        """Send one answer. None: it is safe already; else it is safe when the awaitable is done (`async def` is the common form).
+        Raises TriggerError, now or from the awaitable, if it cannot be made safe.
+        """
 
     async def stop(self) -> None: ...
 

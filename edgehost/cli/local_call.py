@@ -16,8 +16,8 @@ from pathlib import Path
 from edgehost.cli.answers import LogRecord
 from edgehost.control.local import event_of
 from edgehost.control.protocol import Invoke
-from edgehost.delivery import whole
 from edgehost.deployment import worker_spec
+from edgehost.engine.call import whole
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.event import Event, Response, failure

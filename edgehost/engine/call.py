@@ -73,6 +73,11 @@ class Stream:
             self._arrived.set()
 
     @property
+    def ended(self) -> bool:
+        """No more chunks will come."""
+        return self._reason is not None
+
+    @property
     def unread(self) -> int:
         """Chunks that have arrived and wait for the reader."""
         return len(self._chunks)
@@ -100,3 +105,17 @@ class Stream:
             self._cancel()
         self._chunks.clear()
         self.end("")
+
+
+async def whole(response: Response) -> Response:
+    """A streamed answer as one piece, for takers that have no use for chunks. Raises ConnectionError if the stream breaks off."""
+    if response.chunks is None:
+        return response
+    body = [response.body]
+    try:
+        async for chunk in response.chunks:
+            body.append(chunk)
+    except asyncio.CancelledError:
+        await response.chunks.aclose()
+        raise
+    return Response(response.status, response.content_type, response.headers, b"".join(body), response.code, response.event_id)

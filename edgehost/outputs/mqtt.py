@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from string import Formatter
 from typing import Annotated, ClassVar, Literal
 
@@ -56,8 +57,8 @@ class MqttOutput:
     async def start(self) -> None:
         """Nothing to begin: the session connects by itself, and messages wait for it."""
 
-    async def send(self, event: Event, response: Response) -> None:
-        """Returns when the message is with the connection (QoS 0) or acknowledged by the broker (QoS 1, 2)."""
+    def send(self, event: Event, response: Response) -> asyncio.Future[None] | None:
+        """None when the message is with the connection (QoS 0), else done when the broker has acknowledged it (QoS 1, 2)."""
         settings = self._settings
         headers = response.headers
         if response.failed:
@@ -72,8 +73,9 @@ class MqttOutput:
             expiry_s=settings.expiry_s,
         )
         if not sent.done():
-            await sent
+            return sent
         sent.result()
+        return None
 
     async def stop(self) -> None:
         """Nothing to end: what was published is the session's."""

@@ -14,6 +14,14 @@ from edgehost.outputs.mqtt import MqttOutput, MqttOutputSettings
 EVENT = Event(b"", "", "id-7", trigger=Origin("mqtt", "in"), path="plant/1")
 
 
+async def send(output: MqttOutput, event: Event, response: Response) -> None:
+    """Send, and wait where there is something to wait for."""
+    wait = output.send(event, response)
+    if wait is not None:
+        await wait
+
+
+
 def settings(**table: Any) -> MqttOutputSettings:
     return msgspec.convert(table, MqttOutputSettings)
 
@@ -59,7 +67,7 @@ async def test_an_answer_is_published(mosquitto, session, host, peer, topic, exp
     output, other = MqttOutput(settings(topic=topic, qos=qos), host(await session(broker.url))), peer(broker.url)
     other.subscribe("#", 2)
     await output.start()
-    await output.send(EVENT, Response(200, "text/csv", {"unit": "C"}, b"1,2"))
+    await send(output, EVENT, Response(200, "text/csv", {"unit": "C"}, b"1,2"))
     message = await other.anext()
     assert (message.topic, message.payload, message.qos) == (expected, b"1,2", qos)
     assert (message.properties.ContentType, message.properties.UserProperty) == ("text/csv", [("unit", "C")])
@@ -71,7 +79,7 @@ async def test_a_failure_carries_its_code(mosquitto, session, host, peer):
     broker = mosquitto()
     output, other = MqttOutput(settings(topic="errors"), host(await session(broker.url))), peer(broker.url)
     other.subscribe("errors")
-    await output.send(EVENT, failure("timeout", "too slow"))
+    await send(output, EVENT, failure("timeout", "too slow"))
     message = await other.anext()
     assert (message.payload, dict(message.properties.UserProperty)) == (b"too slow", {"status": "408", "code": "timeout"})
 
@@ -80,7 +88,7 @@ async def test_a_failure_carries_its_code(mosquitto, session, host, peer):
 async def test_a_retained_answer_that_expires_says_so(mosquitto, session, host, peer):
     broker = mosquitto()
     output = MqttOutput(settings(topic="state", retain=True, expiry_s=60, qos=1), host(await session(broker.url)))
-    await output.send(EVENT, Response(200, "", {}, b"on"))
+    await send(output, EVENT, Response(200, "", {}, b"on"))
     other = peer(broker.url)
     other.subscribe("state", 1)
     message = await other.anext()
@@ -91,14 +99,14 @@ async def test_a_retained_answer_that_expires_says_so(mosquitto, session, host, 
 async def test_without_a_path_the_events_own_topic_is_no_topic(mosquitto, session, host):
     output = MqttOutput(settings(topic=""), host(await session(mosquitto().url)))
     with pytest.raises(TriggerError, match="give it a topic"):
-        await output.send(Event(path="/"), Response())
+        await send(output, Event(path="/"), Response())
 
 
 @real
 async def test_an_id_that_makes_no_topic_is_an_error(mosquitto, session, host):
     output = MqttOutput(settings(topic="out/{id}", qos=1), host(await session(mosquitto().url)))
     with pytest.raises(TriggerError, match=r"cannot publish to 'out/#'"):
-        await output.send(Event(id="#"), Response())
+        await send(output, Event(id="#"), Response())
 
 
 async def test_while_the_broker_is_away_an_answer_waits_and_too_many_fail(session, host, free_port):
@@ -106,7 +114,7 @@ async def test_while_the_broker_is_away_an_answer_waits_and_too_many_fail(sessio
     output = MqttOutput(settings(topic="out"), host(one))
     first = one.publish("out", b"")
     with pytest.raises(TriggerError, match="1 messages wait already"):
-        await output.send(EVENT, Response())
+        await send(output, EVENT, Response())
     await one.close(0)
     with pytest.raises(TriggerError):
         await first
