@@ -24,6 +24,7 @@ PUBREC, which is where the broker lets go of the message.
     working      given back               -               (the broker sends it again on the next connection)
     answered     PUBLISH with DUP         as above        PUBACK or PUBREC
     answered     PUBREL                   -               PUBCOMP
+    answered     one before it is not     answered        (it waits in line: acknowledgements keep the order of arrival)
     any          the session was lost     -
 """
 
@@ -171,20 +172,26 @@ class Sender:
 
 
 class _Incoming:
-    """A row of the Receiver: the message that was handed over, and how many of its takers have not answered yet."""
+    """A row of the Receiver: the message that was handed over, how many of its takers have not answered yet, and its place."""
 
-    __slots__ = ("message", "owed")
+    __slots__ = ("in_line", "message", "owed")
 
     def __init__(self, message: Message) -> None:
         self.message = message
         self.owed = 1
+        self.in_line = True
 
 
 class Receiver:
-    """Messages of QoS 1 and 2 that came in and whose exchange is not over."""
+    """Messages of QoS 1 and 2 that came in and whose exchange is not over.
+
+    Acknowledgements leave in the order in which the messages came on this connection (MQTT 5, 4.6), so an answer waits in line for
+    those before it. A broker may close the connection of a client that does otherwise, and rumqttd does.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[int, _Incoming] = {}
+        self._line: deque[_Incoming] = deque()
 
     def accept(self, message: Message) -> tuple[bool, bytes]:
         """Is this message to be handed over, and what is to be sent at once (b"" for nothing)?
@@ -194,39 +201,67 @@ class Receiver:
         """
         row = self._rows.get(message.packet_id)
         if row is None or not message.duplicate:
-            self._rows[message.packet_id] = _Incoming(message)
+            if row is not None:
+                row.in_line = False
+            row = self._rows[message.packet_id] = _Incoming(message)
+            self._line.append(row)
             return True, b""
-        return False, b"" if row.owed else self._acknowledgement(row.message)
+        if not row.in_line:
+            row.in_line = True
+            self._line.append(row)
+        return False, self._finished()
 
     def share(self, message: Message, takers: int) -> None:
         """The message goes to so many takers; it counts as answered when each has."""
         self._rows[message.packet_id].owed = takers
 
     def answered(self, message: Message, connected: bool) -> bytes:
-        """A taker has answered: the acknowledgement to send, b"" if others still work, we are away or the session was lost."""
+        """A taker has answered: the acknowledgements that may leave now, b"" if others still work, we are away or the session is
+        lost."""
         row = self._rows.get(message.packet_id)
         if row is None or row.message is not message or not row.owed:
             return b""
         row.owed -= 1
-        return self._acknowledgement(message) if connected and not row.owed else b""
+        return self._finished() if connected and not row.owed else b""
 
-    def given_back(self, message: Message) -> None:
-        """Forget it unacknowledged; the broker sends it again on the next connection."""
+    def given_back(self, message: Message) -> bytes:
+        """Forget it unacknowledged; the broker sends it again on the next connection. Gives what no longer waits behind it."""
         row = self._rows.get(message.packet_id)
-        if row is not None and row.message is message:
-            del self._rows[message.packet_id]
+        if row is None or row.message is not message:
+            return b""
+        row.in_line = False
+        del self._rows[message.packet_id]
+        return self._finished()
 
     def released(self, packet_id: int) -> bytes:
         """The broker said PUBREL; the PUBCOMP that ends the exchange."""
         self._rows.pop(packet_id, None)
         return encode_acknowledgement(PUBCOMP, packet_id)
 
+    def resume(self) -> None:
+        """A new connection of the same session: the broker sends again what it has no acknowledgement for, in its order."""
+        for row in self._line:
+            row.in_line = False
+        self._line.clear()
+
     def restart(self) -> None:
         """The broker has forgotten the session, and with it every identifier."""
         self._rows.clear()
+        self._line.clear()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def _finished(self) -> bytes:
+        """The acknowledgements of everything answered at the head of the line."""
+        line = self._line
+        packets = []
+        while line and not (line[0].in_line and line[0].owed):
+            row = line.popleft()
+            if row.in_line:
+                row.in_line = False
+                packets.append(self._acknowledgement(row.message))
+        return b"".join(packets)
 
     def _acknowledgement(self, message: Message) -> bytes:
         if message.qos == 2:

@@ -126,6 +126,8 @@ class Inbox:
             self._forgotten.clear()
             for wanted in self._filters.values():
                 wanted.granted_qos = -1
+        else:
+            self._receiver.resume()
         self._settling = True
         self._catch_up()
         asyncio.get_running_loop().call_later(_PARK_S, self._drop_parked, connection)
@@ -172,7 +174,9 @@ class Inbox:
 
     def give_back(self, message: Message) -> None:
         """See Session.give_back."""
-        self._receiver.given_back(message)
+        packet = self._receiver.given_back(message)
+        if packet and self._connection is not None:
+            self._connection.write(packet)
 
     def _distribute(self, message: Message, found: tuple[Subscription, ...]) -> None:
         """Several subscribers, or none. A broker sends one copy for each filter that matches and says which by its id."""

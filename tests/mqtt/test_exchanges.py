@@ -199,3 +199,34 @@ def test_a_lost_session_forgets_every_id() -> None:
     inbox.accept(one)
     inbox.restart()
     assert inbox.answered(one, connected=True) == b""
+
+
+@pytest.mark.parametrize(("qos", "kind"), [(1, PUBACK), (2, PUBREC)])
+def test_acknowledgements_leave_in_the_order_of_arrival(qos: int, kind: int) -> None:
+    inbox, messages = Receiver(), [incoming(qos, packet_id) for packet_id in (7, 3, 9)]
+    for message in messages:
+        inbox.accept(message)
+    assert inbox.answered(messages[2], connected=True) == b""
+    assert inbox.answered(messages[1], connected=True) == b""
+    assert inbox.answered(messages[0], connected=True) == b"".join(encode_acknowledgement(kind, each) for each in (7, 3, 9))
+
+
+def test_what_is_given_back_holds_nobody_up() -> None:
+    inbox, one, two = Receiver(), incoming(1, 1), incoming(1, 2)
+    inbox.accept(one)
+    inbox.accept(two)
+    assert inbox.answered(two, connected=True) == b""
+    assert inbox.given_back(one) == encode_acknowledgement(PUBACK, 2)
+    assert len(inbox) == 0
+
+
+def test_on_a_new_connection_the_line_is_the_brokers_new_order() -> None:
+    inbox, one, two = Receiver(), incoming(1, 1), incoming(1, 2)
+    inbox.accept(one)
+    inbox.accept(two)
+    assert inbox.answered(two, connected=False) == b""
+    inbox.resume()
+    assert inbox.answered(one, connected=True) == b""  # not sent again yet
+    assert inbox.accept(incoming(1, 1, duplicate=True)) == (False, encode_acknowledgement(PUBACK, 1))
+    assert inbox.accept(incoming(1, 2, duplicate=True)) == (False, encode_acknowledgement(PUBACK, 2))
+    assert len(inbox) == 0
