@@ -185,8 +185,8 @@ class _Incoming:
 class Receiver:
     """Messages of QoS 1 and 2 that came in and whose exchange is not over.
 
-    Acknowledgements leave in the order in which the messages came on this connection (MQTT 5, 4.6), so an answer waits in line for
-    those before it. A broker may close the connection of a client that does otherwise, and rumqttd does.
+    Acknowledgements leave in the order in which the messages came on this connection (MQTT 5, 4.6), so an answer waits in line
+    for those before it. A broker may close the connection of a client that does otherwise, and rumqttd does.
     """
 
     def __init__(self) -> None:

@@ -31,6 +31,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    # No key usage, as in many a home-made authority.
     authority = ["-addext", "basicConstraints=critical,CA:TRUE", "-keyout", "ca.key", "-out", "ca.crt"]
     openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=test CA", *authority)
     (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
