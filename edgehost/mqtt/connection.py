@@ -23,7 +23,7 @@ from edgehost.mqtt.endpoint import parse_url
 from edgehost.mqtt.exchanges import PacketIds
 from edgehost.mqtt.packets import PUBCOMP, PUBLISH, MalformedPacketError, frame
 from edgehost.mqtt.paho_client import LARGEST_PACKET_BYTES, Opened, PahoClient, Will, Wire, granted, subscription_properties
-from edgehost.mqtt.reasons import refusal, trouble
+from edgehost.mqtt.reasons import closed, refusal, trouble
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Acknowledge what was read at once, each time (tcp(7)). A broker that leaves Nagle's algorithm on, as mosquitto does unless told
@@ -186,7 +186,7 @@ class Connection:
             while self._raw is not None and not self._backlog:
                 data = self._raw.recv(_READ_BYTES)
                 if not data:
-                    self._lose(f"the broker at {self._broker.url} closed the connection")
+                    self._lose(closed(self._broker))
                     return
                 self._heard = True
                 if _QUICKACK is not None:

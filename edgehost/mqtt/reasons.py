@@ -54,12 +54,24 @@ def trouble(error: BaseException, broker: Broker) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{where} shows a certificate we do not trust: {error.verify_message}; name its CA in ca_file of [brokers.NAME]"
     if isinstance(error, ssl.SSLError):
-        advice = "" if broker.cert_file else "; if it wants a client certificate, give cert_file and key_file in [brokers.NAME]"
-        return f"{where}: TLS failed: {error.reason or error}{advice}"
+        return f"{where}: TLS failed: {error.reason or error}{_certificate_advice(broker)}"
     if isinstance(error, socket.gaierror):
         return f"{where} has no address: {error.strerror}; see url in [brokers.NAME] and the device's name server"
     if isinstance(error, ConnectionRefusedError):
         return f"{where} refused the connection: nothing listens there; start it, or see url in [brokers.NAME]"
     if isinstance(error, TimeoutError):
         return f"{where} did not answer in time; see url in [brokers.NAME] and any firewall between"
+    if isinstance(error, ConnectionError):
+        return closed(broker)
     return f"{where}: {error}"
+
+
+def closed(broker: Broker) -> str:
+    """The broker ended the connection without a reason. With TLS 1.3 that is also how it refuses a client certificate."""
+    return f"the broker at {broker.url} closed the connection{_certificate_advice(broker)}"
+
+
+def _certificate_advice(broker: Broker) -> str:
+    if broker.cert_file or not broker.url.startswith("mqtts:"):
+        return ""
+    return "; if it wants a client certificate, give cert_file and key_file in [brokers.NAME]"
