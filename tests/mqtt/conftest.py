@@ -60,7 +60,7 @@ class Mosquitto:
         path = self.folder / "mosquitto.conf"
         path.write_text(self.config)
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([self.program, "-v", "-c", str(path)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([self.program, "-v", "-c", str(path)], stdout=log, stderr=log, cwd=self.folder)
         end = time.monotonic() + DEADLINE_S
         while True:
             try:
