@@ -63,8 +63,10 @@ class Stream:
         self._taken = 0
 
     def add(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
-        self._arrived.set()
+        """One more chunk, unless the reader has gone away."""
+        if self._reason is None:
+            self._chunks.append(chunk)
+            self._arrived.set()
 
     def end(self, reason: str) -> None:
         """No more chunks; `reason` is empty when the stream is complete."""

@@ -34,6 +34,8 @@ _SEND_BUFFER = 256 * 1024
 
 Receive = Callable[[int, int, int, int, memoryview], None]
 """Called for every frame: kind, call, body offset, body size, payload (valid only during the call)."""
+Broken = Callable[[str], None]
+"""Called once when the channel is of no use any more: '' if the worker closed it, else what was wrong with its frames."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Progress:
 class Channel:
     """One worker's socket and shared memory. `receive` gets every frame; `received` is called once after each burst of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, received: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, received: Callable[[], None], broken: Broken) -> None:
         self._loop = loop
         self._receive = receive
         self._received = received
+        self._broken = broken
+        self._usable = True
         self._sock, self._theirs = socket.socketpair()
         self._sock.setblocking(False)
         for end in (self._sock, self._theirs):
@@ -67,8 +71,9 @@ class Channel:
         self._position = 0  # bytes of the worker's stream taken so far, by socket or by reading ahead
         self._ahead = 0  # of those, bytes the socket will still deliver: to be dropped
         self._out: list[bytes] = []
-        self._unsent = b""
+        self._unsent: bytes | memoryview = b""
         self._scheduled = False
+        self._blocked = False  # the socket takes no more now: the loop tells when it does
         loop.add_reader(self._sock.fileno(), self._readable)
 
     def descriptors(self, output: int) -> list[int]:
@@ -119,24 +124,38 @@ class Channel:
         self._scheduled = False
         if self._sock.fileno() < 0:
             return
-        waiting = bool(self._unsent)
-        data = self._unsent + b"".join(self._out)
-        self._out.clear()
+        if not self._unsent:
+            self._unsent = b"".join(self._out)
+            self._out.clear()
         try:
-            sent = self._sock.send(data)
+            sent = self._sock.send(self._unsent)
         except BlockingIOError:
             sent = 0
         except ConnectionError:
-            return  # the worker is gone: its end is told by its zygote
-        self._unsent = data[sent:]
-        if self._unsent and not waiting:
-            self._loop.add_writer(self._sock.fileno(), self._flush)
-        elif waiting and not self._unsent:
-            self._loop.remove_writer(self._sock.fileno())
+            self._break("")
+            return
+        self._unsent = b"" if sent == len(self._unsent) else memoryview(self._unsent)[sent:]
+        blocked = bool(self._unsent or self._out)
+        if blocked != self._blocked:
+            self._blocked = blocked
+            if blocked:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
-        if self._read() == 0:
+        try:
+            if self._read() == 0:
+                self._break("")
+        except Exception as error:  # what a worker writes, or a child that has its socket, must never stop the agent
+            self._break(f"{type(error).__name__}: {error}")
+
+    def _break(self, reason: str) -> None:
+        if self._usable and self._sock.fileno() >= 0:
+            self._usable = False
             self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+            self._broken(reason)
 
     def _read(self) -> int:
         """One recv and the frames it completed; gives the bytes received, 0 at the end of the stream, -1 if there were none."""
@@ -216,12 +235,24 @@ class Channel:
         self._take(len(data))
         return True
 
+    def catch_up(self) -> None:
+        """Take everything the worker has finished by now, sent or not."""
+        try:
+            while self._usable and self._read() > 0:
+                pass
+            self.read_ahead()
+        except Exception as error:
+            self._break(f"{type(error).__name__}: {error}")
+
     def drain(self) -> None:
         """The worker is dead: take everything it sent, then everything it had finished but not sent."""
-        while self._read() > 0:
-            pass
-        self._ahead = 0
-        self.read_ahead()
+        try:
+            while self._read() > 0:
+                pass
+            self._ahead = 0
+            self.read_ahead()
+        except Exception as error:
+            self._break(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Give everything back: descriptors, mappings."""

@@ -46,12 +46,14 @@ def _limit(spec: WorkerSpec) -> None:
         (resource.RLIMIT_DATA, spec.memory_bytes),
         (resource.RLIMIT_NOFILE, spec.open_files),
         (resource.RLIMIT_NPROC, spec.processes),
-        (resource.RLIMIT_CPU, spec.cpu_s),
         (resource.RLIMIT_CORE, 0),
     )
     for which, most in limits:
         if most is not None:
             _, hard = resource.getrlimit(which)
             resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard),) * 2)
+    if spec.cpu_s is not None:
+        # SIGXCPU at the soft limit says why the worker ended; the hard one would be a SIGKILL like any other.
+        resource.setrlimit(resource.RLIMIT_CPU, (spec.cpu_s, spec.cpu_s + 1))
     if spec.niceness is not None:
         os.nice(spec.niceness)

@@ -23,7 +23,7 @@ from edgehost.engine.nursery import Breed, Nursery
 from edgehost.engine.output import OutputPipe, Throttle
 from edgehost.engine.pool import Pool, choose
 from edgehost.engine.spec import WorkerSpec
-from edgehost.event import Event, Response
+from edgehost.event import Event, Response, failure
 from edgehost.log import BoundLogger
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _ASYNC_GRACE_S = 0.25
 """A coroutine is cancelled by its own worker at the deadline; only a loop that hangs is killed, this much later."""
 _SWEEP_S = 0.005
+_DRAIN_CALLBACK_S = 0.5
+"""What the drain callback gets at least, also when the events have used up the drain time-out."""
+_TELL_DROPPED_S = 1.0
 _LATENCIES = 2048
 
 log = logging.getLogger("edgehost.function")
@@ -101,6 +104,8 @@ class Function:
         self._grace_s = 0.0 if spec.concurrency == 1 else _ASYNC_GRACE_S
         self._idle: asyncio.Event = asyncio.Event()
         self._throttle = Throttle()
+        self._refused_at = 0.0
+        self.publishing = 0
         self.pool = Pool(workers, self._launch, self._lost, start_timeout_s, self.log_adapter)
         self._workers = self.pool.workers
 
@@ -116,8 +121,8 @@ class Function:
         if self._state != "open":
             call.fail("stopped", f"function {self.name!r} is stopping")
             return future
-        if self._sweep_at is None:
-            self._sweep_at = self._loop.call_at(call.deadline, self._sweep)
+        if self._sweep_at is None or timeout_s is not None:
+            self._sweep_by(call.deadline)
         if not self._queue and (worker := choose(self._workers)) is not None:
             worker.give(call)
         elif len(self._queue) < self._size or self._policy == "block":
@@ -129,10 +134,12 @@ class Function:
 
     def _refuse(self, call: Call) -> None:
         """The queue is full: the policy says which event goes."""
-        self._queue = deque(waiting for waiting in self._queue if not waiting.future.done())
-        if len(self._queue) < self._size:
-            self._queue.append(call)
-            return
+        if call.submitted - self._refused_at > _SWEEP_S:  # a flood is not made to look through the whole queue each time
+            self._refused_at = call.submitted
+            self._queue = deque(waiting for waiting in self._queue if not waiting.future.done())
+            if len(self._queue) < self._size:
+                self._queue.append(call)
+                return
         self.counters.dropped += 1
         if self._policy == "drop_oldest":
             self._queue.popleft().fail("dropped", f"dropped for a newer event: the queue of {self.name!r} holds {self._size}")
@@ -169,8 +176,8 @@ class Function:
 
     @property
     def in_flight(self) -> int:
-        """Events that workers hold."""
-        return sum(len(worker.pending) for worker in self._workers)
+        """Events that workers hold, or whose publications are not safe yet."""
+        return self.publishing + sum(len(worker.pending) for worker in self._workers)
 
     def worker_free(self) -> None:
         """Give what waits to whoever has room."""
@@ -187,15 +194,53 @@ class Function:
 
     def answered(self, call: Call, response: Response) -> None:
         """A worker answered."""
+        future = call.future
+        if future.done() and not future.cancelled():
+            self._answered_again(call, response)
+            return
+        self._count(response)
+        self.counters.latencies.append(monotonic() - call.submitted)
+        if not future.done():
+            future.set_result(response)
+
+    def _answered_again(self, call: Call, response: Response) -> None:
+        """The event has failed already, or its stream ends in a failure (a handler that calls sys.exit in its middle)."""
+        if call.stream is not None and response.code:
+            self.stream_ended(call, response.body.decode("utf-8", "replace"))
+
+    def batch_answered(self, call: Call, responses: list[Response]) -> None:
+        """A worker answered every event of a batch."""
+        if call.future.done() and not call.future.cancelled():
+            return
+        for response in responses:
+            self._count(response)
+        self.counters.latencies.append(monotonic() - call.submitted)
+        if not call.future.done():
+            call.future.set_result(responses)
+
+    def stream_ended(self, call: Call, reason: str) -> None:
+        """A stream is over; with a reason it broke off, and its event counts as failed and not as handled."""
+        if call.stream is not None and not call.stream.ended:
+            if reason:
+                self.counters.handled -= 1
+                self._count(failure("raised", reason))
+            call.stream.end(reason)
+
+    def _count(self, response: Response) -> None:
         counters = self.counters
         if response.code:
             counters.failed += 1
             counters.last_error = response.body.decode("utf-8", "replace")
         else:
             counters.handled += 1
-        counters.latencies.append(monotonic() - call.submitted)
-        if not call.future.done():
-            call.future.set_result(response)
+
+    def _sweep_by(self, deadline: float) -> None:
+        """Look for what is overdue at `deadline`, or before."""
+        if self._sweep_at is not None:
+            if self._sweep_at.when() <= deadline:
+                return
+            self._sweep_at.cancel()
+        self._sweep_at = self._loop.call_at(deadline, self._sweep)
 
     def _sweep(self) -> None:
         """End what is past its deadline, and look again when the next one is."""
@@ -203,9 +248,11 @@ class Function:
         self._expire_queued(now)
         for worker in list(self._workers):
             self._expire_given(worker, now)
-        calls = [*self._queue, *(call for worker in self._workers for call in worker.pending.values())]
-        due = min((call.deadline for call in calls if call.deadline != FOREVER), default=None)
-        self._sweep_at = None if due is None else self._loop.call_at(max(due, now + _SWEEP_S), self._sweep)
+        # A stream whose reader is behind has no deadline now; what it gets later is not before now + timeout_s.
+        given = (call for worker in self._workers for call in worker.pending.values())
+        dues = [call.deadline for call in self._queue]
+        dues += [now + self.timeout_s if call.deadline == FOREVER else call.deadline for call in given]
+        self._sweep_at = self._loop.call_at(max(min(dues), now + _SWEEP_S), self._sweep) if dues else None
         self.worker_free()
 
     def _expire_queued(self, now: float) -> None:
@@ -218,8 +265,14 @@ class Function:
         self._queue = kept
 
     def _expire_given(self, worker: WorkerHandle, now: float) -> None:
+        if worker.overdue(now, self._grace_s):
+            worker.catch_up()
         late = worker.overdue(now, self._grace_s)
+        for call in worker.overdue_unbegun(now):
+            self._fail(call, "no_worker", f"no worker of {self.name!r} was free within {now - call.submitted:.1f} s")
+            call.deadline = FOREVER
         for call in late:
+            call.deadline = FOREVER
             self._fail(
                 call,
                 "timeout",
@@ -235,10 +288,13 @@ class Function:
             worker.kill()
 
     def _fail(self, call: Call, code: str, message: str) -> None:
-        if not call.future.done() or call.stream is not None:
-            self.counters.failed += 1
+        """Settle with a failure, once: what has failed or was broken off already stays as it is."""
+        if call.stream is not None:
+            self.stream_ended(call, message)
+        elif not call.future.done():
+            self.counters.failed += len(call.event) if isinstance(call.event, list) else 1
             self.counters.last_error = message
-        call.fail(code, message)
+            call.fail(code, message)
 
     async def _launch(self, worker_id: int) -> WorkerHandle:
         """A new worker process, loading. Raises StartError."""
@@ -263,7 +319,10 @@ class Function:
         """A worker ended: what it had begun failed, what it had not goes to the front of the queue, in order."""
         begun, unbegun = worker.take_lost()
         for call in begun:
-            self._fail(call, "worker_died", f"the worker of {self.name!r} died while it handled the event: {reason}")
+            if self._state == "closed":
+                self._fail(call, "stopped", f"function {self.name!r} stopped before the event was finished")
+            else:
+                self._fail(call, "worker_died", f"the worker of {self.name!r} died while it handled the event: {reason}")
         self.requeue(unbegun)
 
     def requeue(self, calls: list[Call]) -> None:
@@ -294,12 +353,16 @@ class Function:
 
     def _allowed(self) -> bool:
         if not self._throttle.allow():
+            if self._throttle.dropped == 1:
+                self._loop.call_later(_TELL_DROPPED_S, self._tell_dropped)
             return False
+        return True
+
+    def _tell_dropped(self) -> None:
         if dropped := self._throttle.take_dropped():
             self.log_adapter.warning(
                 "%d log lines of the function were dropped: it writes faster than a log can be read", dropped
             )
-        return True
 
     async def drain(self, policy: DrainPolicy, timeout_s: float, successor: Function | None = None) -> None:
         """Take no more events and finish by `policy`; what is unfinished after `timeout_s` seconds is answered with a failure.
@@ -307,7 +370,8 @@ class Function:
         `finish` handles all that waits, `inflight` only what workers hold, `handover` gives what waits to `successor`.
         """
         self._state = "draining"
-        waiting = list(self._queue)
+        end = monotonic() + timeout_s
+        waiting = [call for call in self._queue if not call.future.done()]
         if policy != "finish":
             self._queue.clear()
         if policy == "handover" and successor is not None:
@@ -323,15 +387,15 @@ class Function:
                     "%d events were unfinished after %g s (drain_timeout)", self.queued + self.in_flight, timeout_s
                 )
         try:
-            await asyncio.wait_for(self.pool.drain(), timeout_s)
+            await asyncio.wait_for(self.pool.drain(), max(_DRAIN_CALLBACK_S, end - monotonic()))
         except asyncio.TimeoutError:
             self.log_adapter.warning("the drain callback did not return within %g s", timeout_s)
 
     def adopt(self, calls: list[Call]) -> None:
         """Take over what waited for the version before, in order, ahead of newer events; deadlines stay."""
         self._queue.extendleft(reversed(calls))
-        if self._sweep_at is None and calls:
-            self._sweep_at = self._loop.call_at(min(call.deadline for call in calls), self._sweep)
+        if calls:
+            self._sweep_by(min(call.deadline for call in calls))
         self.worker_free()
 
     async def close(self, within_s: float = 5.0) -> None:

@@ -13,13 +13,14 @@ Knows frames and calls; must not know queues, policies or how a worker is starte
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
+from collections.abc import Callable
+from time import monotonic, time
 from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
 from edgehost.engine import frames
-from edgehost.engine.call import FOREVER, Call, Stream
+from edgehost.engine.call import FOREVER, Call, Stream, whole
 from edgehost.engine.channel import Channel
 from edgehost.engine.frames import HEADER, INLINE_MAX, encode
 from edgehost.engine.nursery import Process
@@ -37,8 +38,14 @@ class Owner(Protocol):
     """The function a worker works for."""
 
     timeout_s: float
+    publishing: int
+    """Answers that wait until what their handlers published is safe."""
 
     def answered(self, call: Call, response: Response) -> None: ...
+
+    def batch_answered(self, call: Call, responses: list[Response]) -> None: ...
+
+    def stream_ended(self, call: Call, reason: str) -> None: ...
 
     def worker_free(self) -> None: ...
 
@@ -77,13 +84,15 @@ class WorkerHandle:
         """'' when the function is loaded, else why it is not."""
         self.ended: asyncio.Future[str] = loop.create_future()
         self.drained: asyncio.Future[None] = loop.create_future()
-        self.channel = Channel(loop, self._receive, self._received)
+        self.channel = Channel(loop, self._receive, self._received, self._broken)
         self._process: Process | None = None
         self._given = 0
         self._recalled_to = 0
         self._look_s = 0.0
         self._seen = 0
         self._unbegun_at_end: list[Call] = []
+        self._replies: set[asyncio.Task[None]] = set()
+        self._trouble = ""
 
     def born(self, process: Process) -> None:
         """The process exists: hear of its end."""
@@ -96,10 +105,9 @@ class WorkerHandle:
         return self._process.pid if self._process else 0
 
     def give(self, call: Call) -> None:
-        """Send an event to the worker."""
-        self._given += 1
-        number = self._given & _NUMBER
-        call.ordinal = self._given
+        """Send an event to the worker. One that no frame can carry fails."""
+        ordinal = self._given + 1
+        number = ordinal & _NUMBER
         event = call.event
         at = size = 0
         kind = frames.EVENT
@@ -109,9 +117,14 @@ class WorkerHandle:
             size = len(event.body)
             call.lent = at
             event = replace(event, body=b"")
-        payload = encode(event)
+        try:
+            payload = encode(event)
+            frame = HEADER.pack(len(payload), number, at, size, call.deadline, kind) + payload
+        except Exception as error:  # a lone surrogate, a number of more than 64 bits, more than 4 GiB
+            self._cannot_send(call, error)
+            return
+        self._given = call.ordinal = ordinal
         self.pending[number] = call
-        frame = HEADER.pack(len(payload), number, at, size, call.deadline, kind) + payload
         if len(self.pending) == 1:
             self.channel.send_now(frame)
             return
@@ -119,6 +132,13 @@ class WorkerHandle:
         if not self._look_s:
             self._look_s = _LOOK_S
             self._loop.call_later(_LOOK_S, self._look)
+
+    def _cannot_send(self, call: Call, error: Exception) -> None:
+        if call.lent:
+            self.channel.reclaim(call.lent)
+            call.lent = 0
+        message = f"the event cannot be sent to a worker: {type(error).__name__}: {error}"
+        self._owner.answered(call, failure("raised", message))
 
     def _look(self) -> None:
         """While several events are out: if no answer came since the last look, one may lie finished behind a slow one. Read
@@ -171,7 +191,7 @@ class WorkerHandle:
             if call.lent:
                 self.channel.reclaim(call.lent)
             if call.publications:
-                self._after_publications(call, response)
+                self._settle(call, response)
             else:
                 self._owner.answered(call, response)
         else:
@@ -199,14 +219,18 @@ class WorkerHandle:
         elif kind == frames.PUBLISH:
             self._publish(number, frames.decode_publication(payload))
         elif kind == frames.READY:
-            self.state = "ready"
+            if self.state == "starting":
+                self.state = "ready"
             self.ready.set_result("")
         elif kind == frames.FAILED:
             self.ready.set_result(frames.decode_text(payload))
         elif kind == frames.SKIPPED:
             self._skipped(number)
-        elif kind == frames.DRAINED and not self.drained.done():
-            self.drained.set_result(None)
+        elif kind == frames.DRAINED:
+            if not self.drained.done():
+                self.drained.set_result(None)
+        else:
+            raise ValueError(f"{kind} is not a kind of frame")
 
     def _received(self) -> None:
         """After a burst of frames: how much the worker may hold from now on."""
@@ -226,24 +250,38 @@ class WorkerHandle:
 
     def _batch_answered(self, number: int, responses: list[Response]) -> None:
         call = self._finish(number)
-        if not call.future.done():
-            call.future.set_result(responses)
-        self._owner.answered(call, responses[0] if responses else Response())
 
-    def _after_publications(self, call: Call, response: Response) -> None:
+        def settle(lost: str) -> None:
+            self._owner.batch_answered(
+                call, [failure("raised", lost, each.event_id) for each in responses] if lost else responses
+            )
+
+        self._when_published(call, settle)
+
+    def _settle(self, call: Call, response: Response) -> None:
         """The answer counts once everything its handler published is safe; if something is not, the event failed."""
-        waiting = asyncio.gather(*call.publications or (), return_exceptions=True)
+        self._when_published(call, lambda lost: self._owner.answered(call, failure("raised", lost) if lost else response))
+
+    def _when_published(self, call: Call, then: Callable[[str], None]) -> None:
+        """Call `then` with '' when everything the handler published is safe, or with what was not."""
+        if not call.publications:
+            then("")
+            return
+        self._owner.publishing += 1
+        waiting = asyncio.gather(*call.publications, return_exceptions=True)
 
         def safe(done: asyncio.Future[list[BaseException | None]]) -> None:
+            self._owner.publishing -= 1
             lost = [error for error in done.result() if error is not None]
-            self._owner.answered(call, failure("raised", f"publish failed: {lost[0]}") if lost else response)
+            then(f"publish failed: {lost[0]}" if lost else "")
+            self._owner.worker_free()
 
         waiting.add_done_callback(safe)
 
     def _hold(self, number: int, response: Response) -> None:
         call = self._finish(number)
         if call.acknowledged:
-            self._owner.answered(call, response)
+            self._settle(call, response)
         else:
             call.held = response
             call.deadline = FOREVER
@@ -251,7 +289,7 @@ class WorkerHandle:
 
     def _acknowledge(self, number: int) -> None:
         if (call := self.held.pop(number, None)) is not None and call.held is not None:
-            self._owner.answered(call, call.held)
+            self._settle(call, call.held)
         elif (call := self.pending.get(number)) is not None:
             call.acknowledged = True
 
@@ -283,21 +321,47 @@ class WorkerHandle:
     def _stream_ended(self, number: int, reason: str) -> None:
         call = self._finish(number)
         if call.stream is not None:
-            call.stream.end(reason)
+            self._when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost))
         else:
-            self._owner.answered(call, failure("raised", reason))
+            self._settle(call, failure("raised", reason))
 
     def _call_function(self, number: int, ask: frames.Ask) -> None:
-        def reply(done: asyncio.Future[Response]) -> None:
-            if self.state != "ended" and not done.cancelled():
-                self.channel.send(frames.frame(frames.CALL_ANSWER, number, encode(replace(done.result(), chunks=None))))
+        def answered(done: asyncio.Future[Response]) -> None:
+            response = failure("cancelled", "the call was cancelled") if done.cancelled() else done.result()
+            if response.chunks is None:
+                self._reply(number, response)
+            else:
+                task = self._loop.create_task(self._reply_whole(number, response, ask.timeout_s or self._owner.timeout_s))
+                self._replies.add(task)
+                task.add_done_callback(self._replies.discard)
 
-        self._owner.call_function(ask.function, ask.event, ask.timeout_s).add_done_callback(reply)
+        self._owner.call_function(ask.function, ask.event, ask.timeout_s).add_done_callback(answered)
+
+    async def _reply_whole(self, number: int, response: Response, timeout_s: float) -> None:
+        """A caller in a worker has no use for chunks; the called worker must not wait for a reader that never comes."""
+        try:
+            response = await asyncio.wait_for(whole(response), timeout_s)
+        except ConnectionError as error:
+            response = failure("raised", str(error))
+        except asyncio.TimeoutError:
+            response = failure("timeout", f"the stream did not end within {timeout_s:g} s")
+        self._reply(number, response)
+
+    def _reply(self, number: int, response: Response) -> None:
+        if self.state != "ended":
+            self.channel.send(frames.frame(frames.CALL_ANSWER, number, encode(response)))
 
     def _publish(self, number: int, publication: frames.Publication) -> None:
         sent = self._owner.publish(publication.output, publication.event)
-        if (call := self.pending.get(number)) is not None:
+        call = self.pending.get(number)
+        event_id = call.event.id if call is not None and isinstance(call.event, Event) else ""
+        sent.add_done_callback(lambda done: self._published(done, publication.output, event_id))
+        if call is not None:
             call.publications = [*(call.publications or ()), sent]
+
+    def _published(self, done: asyncio.Future[None], output: str, event_id: str) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._owner.log(frames.Record("error", f"publish to {output!r} failed: {error}", {}, event_id, time()))
 
     def unbegun(self) -> list[Call]:
         """The calls the worker has not begun, in order."""
@@ -308,6 +372,22 @@ class WorkerHandle:
         """The calls whose deadline passed more than `grace_s` ago though the handler had begun them."""
         begun = self.channel.progress().begun
         return [call for call in self.pending.values() if call.ordinal <= begun and call.deadline + grace_s <= now]
+
+    def overdue_unbegun(self, now: float) -> list[Call]:
+        """The calls that wait behind others in the worker and whose deadline has passed."""
+        return [call for call in self.unbegun() if call.deadline <= now]
+
+    def catch_up(self) -> None:
+        """Take what the worker has answered by now but the loop has not read, before anybody judges it."""
+        if self.state != "ended":
+            self.channel.catch_up()
+
+    def _broken(self, reason: str) -> None:
+        """The channel is of no use any more: neither is the worker."""
+        if reason:
+            self._trouble = f"its channel broke ({reason}): "
+        self.credit = 0
+        self.kill()
 
     def ask_drain(self) -> None:
         """Run the drain callback after the event in hand; `drained` resolves."""
@@ -334,6 +414,9 @@ class WorkerHandle:
         self.channel.drain()
         self._unbegun_at_end = self.unbegun()
         self.channel.close()
+        for reply in self._replies:
+            reply.cancel()
+        reason = self._trouble + reason
         if not self.ready.done():
             self.ready.set_result(f"the worker ended while it loaded the function: {reason}")
         if not self.drained.done():
@@ -346,6 +429,8 @@ class WorkerHandle:
         waiting = set(map(id, unbegun))
         begun = [call for call in self.pending.values() if id(call) not in waiting]
         begun += self.held.values()
+        for call in unbegun:
+            call.lent = 0
         self.pending.clear()
         self.held.clear()
         return begun, unbegun

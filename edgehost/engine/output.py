@@ -15,6 +15,10 @@ LINE_MAX = 8 * 1024
 """Bytes of one line; a longer one is cut into pieces."""
 
 
+PIPE_MAX = 1024 * 1024
+"""More than a pipe ever holds (pipe(7))."""
+
+
 class OutputPipe:
     """The read end of a worker's output in the agent's loop. `line(text)` gets each line without its newline."""
 
@@ -40,6 +44,9 @@ class OutputPipe:
         if not data:
             self.close()
             return
+        self._split(data)
+
+    def _split(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LINE_MAX:
             lines, self._rest = [*lines, self._rest], b""
@@ -48,10 +55,14 @@ class OutputPipe:
                 self._line(line[start : start + LINE_MAX].decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Log what is left, give the descriptors back."""
+        """Log what is left (a pipe holds 64 KiB: the last words of a worker that died), give the descriptors back."""
         if self._descriptor < 0:
             return
         self._loop.remove_reader(self._descriptor)
+        try:
+            self._split(os.read(self._descriptor, PIPE_MAX))
+        except BlockingIOError:
+            pass
         os.close(self._descriptor)
         self._descriptor = -1
         if self.write_end >= 0:
@@ -82,8 +93,6 @@ class Throttle:
         return True
 
     def take_dropped(self) -> int:
-        """How many lines were dropped since the last call, once lines are allowed again; 0 while they are still dropped."""
-        if self._tokens < 1 or not self.dropped:
-            return 0
+        """How many lines were dropped since the last call."""
         dropped, self.dropped = self.dropped, 0
         return dropped

@@ -102,14 +102,22 @@ class Pool:
                 raise StartError(reason)
 
     async def _keep(self, worker_id: int, tried: asyncio.Future[str]) -> None:
+        """Supervise one place, and tell `tried` how its first start went in any case."""
+        try:
+            await self._supervise(worker_id, tried)
+        finally:
+            if not tried.done():
+                tried.set_result("the function was stopped while it started")
+
+    async def _supervise(self, worker_id: int, tried: asyncio.Future[str]) -> None:
         """The one supervise loop: a worker for this place, for as long as the pool is open."""
         backoff = Backoff(_FIRST_DELAY_S, _MOST_DELAY_S)
         while not self._closing:
             answered, reason = await self._live(worker_id, tried)
-            if not tried.done():
-                tried.set_result(reason or "ended before it was ready")
             if self._closing:
                 return
+            if not tried.done():
+                tried.set_result(reason)
             if answered:
                 backoff.reset()
                 self._deaths[worker_id] = 0
@@ -123,7 +131,8 @@ class Pool:
         """One worker from fork to end; gives how many events it answered, and why it ended."""
         try:
             worker = await self._launch(worker_id)
-        except StartError as error:
+        except (StartError, OSError) as error:
+            # OSError: the agent itself is out of descriptors or memory, which may pass.
             self.last_error = str(error)
             return 0, self.last_error
         self.workers.append(worker)
@@ -163,18 +172,14 @@ class Pool:
     async def stop(self, within_s: float = _STOP_S) -> None:
         """End every worker: politely, then with SIGKILL after `within_s` seconds. Returns when all are gone."""
         self._closing = True
-        for worker in list(self.workers):
+        alive = {worker.worker_id for worker in self.workers}
+        for worker in self.workers:
             worker.stop()
-        for task in self._tasks:
-            if not self.workers:
-                task.cancel()
-        ends = [worker.ended for worker in self.workers]
-        if ends:
-            await asyncio.wait(ends, timeout=within_s)
-        for worker in list(self.workers):
+        for worker_id, task in enumerate(self._tasks):
+            if worker_id not in alive:
+                task.cancel()  # it waits for a fork or for its delay; with a worker, it ends when the worker does
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for worker in self.workers:
             worker.kill()
-        if ends:
-            await asyncio.wait(ends)
-        for task in self._tasks:
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ Knows the layout of frames and shared memory; must not know what a handler is. O
 from __future__ import annotations
 
 import mmap
+import os
 import select
 import socket
 from collections import deque
@@ -35,8 +36,8 @@ class AgentGoneError(Exception):
 class Port:
     """Frames to and from the agent.
 
-    `inbox` holds what is to be worked on, in order. `responses` are answers to this worker's own calls, `windows` the chunks each
-    open stream may still send, `cancelled` the calls nobody waits for.
+    `inbox` holds what is to be worked on, in order. `asked` is the call of this worker's own that waits for its answer, and
+    `responses` holds that answer; `windows` are the chunks each open stream may still send, `cancelled` the streams nobody reads.
     """
 
     def __init__(self, sock: socket.socket, inbound: mmap.mmap, outbound: mmap.mmap, view: bool) -> None:
@@ -57,9 +58,21 @@ class Port:
         self.busy_s = 0.0
         self.peak_s = 0.0
         self.inbox: deque[Item] = deque()
+        self.asked = 0
         self.responses: dict[int, Response] = {}
         self.windows: dict[int, int] = {}
         self.cancelled: set[int] = set()
+
+    def disown(self) -> None:
+        """In a child that the handler forked: the channel is the worker's alone. What the child writes to it goes nowhere, and
+        its next read or flush raises AgentGoneError, so a child that returns from the handler ends.
+        """
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        os.dup2(ours.fileno(), self._sock.fileno())
+        ours.close()
+        self._outbound = mmap.mmap(-1, SIZE)
+        self._box = memoryview(self._outbound)[OUTBOX_AT : OUTBOX_AT + OUTBOX_SIZE]
 
     def fileno(self) -> int:
         """The channel's descriptor, for a loop to watch."""
@@ -107,12 +120,14 @@ class Port:
         if kind == frames.BATCH:
             self.inbox.append((kind, call, deadline, _decode_events(payload)))
         elif kind == frames.CALL_ANSWER:
-            self.responses[call] = frames.decode_response(payload)
+            if call == self.asked:  # else its caller has given up
+                self.responses[call] = frames.decode_response(payload)
         elif kind == frames.MORE:
             if call in self.windows:
                 self.windows[call] += frames.decode_number(payload)
         elif kind == frames.CANCEL:
-            self.cancelled.add(call)
+            if call in self.windows:  # else the stream has ended by itself meanwhile
+                self.cancelled.add(call)
         else:
             self.inbox.append((kind, call, deadline, None))
 

@@ -77,7 +77,7 @@ class Gateway:
     def __init__(self, port: Port, level: str) -> None:
         self._port = port
         self.level = LEVELS[level]
-        self._asked = 0
+        self._asks = 0
         self.current: Callable[[], tuple[int, str]] = lambda: (0, "")
         """Call number and id of the event being handled."""
         self.call_logs: dict[int, CallLog] = {}
@@ -90,17 +90,22 @@ class Gateway:
         if LEVELS[level] < self.level:
             return  # made for the caller alone
         self._port.write(frames.LOG, call, encode(record))
+        self._port.publish()  # the last words of a handler that ends its process are worth most
         self._port.flush_if_older(monotonic(), LOG_AGE_S)
 
     def call(self, function: str, event: WireEvent, timeout_s: float | None) -> Response:
-        self._asked += 1
-        self._port.write(frames.CALL, self._asked, encode(frames.Ask(function, event, timeout_s)))
+        self._asks += 1
+        number = self._port.asked = self._asks
+        self._port.write(frames.CALL, number, encode(frames.Ask(function, event, timeout_s)))
         self._port.flush()
         end = None if timeout_s is None else monotonic() + timeout_s
-        while self._asked not in self._port.responses:
-            if not self._port.receive(None if end is None else end - monotonic()):
-                raise TimeoutError(f"function {function!r} gave no answer within {timeout_s:g} s")
-        return self._port.responses.pop(self._asked)
+        try:
+            while number not in self._port.responses:
+                if not self._port.receive(None if end is None else end - monotonic()):
+                    raise TimeoutError(f"function {function!r} gave no answer within {timeout_s:g} s")
+            return self._port.responses.pop(number)
+        finally:
+            self._port.asked = 0
 
     def publish(self, output: str, event: WireEvent) -> None:
         self._port.write(frames.PUBLISH, self.current()[0], encode(frames.Publication(output, event)))
@@ -170,12 +175,26 @@ class Worker:
         except Exception as error:
             self.fail_batch(call, error, events)
 
-    def fail_batch(self, call: int, error: BaseException, events: list[Event]) -> None:
+    def begin(self, call: int, deadline: float, now: float, batch: list[Event] | None = None) -> bool:
+        """Whether to handle this event (or batch): not if the agent has taken it back, and not if it waited too long."""
+        if not self.port.begin():
+            self.port.write(frames.SKIPPED, call, b"")
+            return False
+        if now <= deadline:
+            return True
+        late = failure("no_worker", "no worker was free in time")
+        if batch is None:
+            self.port.answer(frames.ANSWER, call, late)
+        else:
+            self.port.write(frames.ANSWERS, call, encode([late] * len(batch)))
+        return False
+
+    def fail_batch(self, call: int, error: BaseException, events: list[Event], code: str = "raised") -> None:
         """A raise gives every member the failure (handler contract, "Batching")."""
-        message = describe(error)
+        message = describe(error) if code == "raised" else "the handler did not answer before its deadline"
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.gateway.log("error", message, {"traceback": trace})
-        self.port.write(frames.ANSWERS, call, encode([failure("raised", message, event.id) for event in events]))
+        self.port.write(frames.ANSWERS, call, encode([failure(code, message, event.id) for event in events]))
 
 
 def describe(error: BaseException) -> str:
@@ -221,11 +240,7 @@ class SyncWorker(Worker):
 
     def _handle(self, call: int, deadline: float, event: Event) -> None:
         started = monotonic()
-        if not self.port.begin():
-            self.port.write(frames.SKIPPED, call, b"")
-            return
-        if started > deadline or call in self.port.cancelled:
-            self._refuse(call, started > deadline)
+        if not self.begin(call, deadline, started):
             return
         self._call, self._event_id = call, event.id
         context = self.context
@@ -254,8 +269,7 @@ class SyncWorker(Worker):
 
     def _handle_batch(self, call: int, deadline: float, events: list[Event]) -> None:
         started = monotonic()
-        if not self.port.begin():
-            self.port.write(frames.SKIPPED, call, b"")
+        if not self.begin(call, deadline, started, events):
             return
         self._call, self._event_id = call, events[0].id
         self.context.deadline = deadline
@@ -286,12 +300,6 @@ class SyncWorker(Worker):
         self._call, self._event_id = 0, ""
         port.flush_if_older(now, ANSWER_AGE_S)
 
-    def _refuse(self, call: int, late: bool) -> None:
-        """An event that waited too long, or that nobody waits for, is not begun."""
-        self.port.cancelled.discard(call)
-        code, message = ("no_worker", "no worker was free in time") if late else ("cancelled", "the caller went away")
-        self.port.answer(frames.ANSWER, call, failure(code, message))
-
     def _send_stream(self, call: int, result: Any) -> None:
         port = self.port
         items: Iterator[Any] = answer.open_stream(result)
@@ -320,8 +328,8 @@ class SyncWorker(Worker):
             close = getattr(items, "close", None)
             if close is not None:
                 close()
-        del port.windows[call]
-        port.cancelled.discard(call)
+            del port.windows[call]
+            port.cancelled.discard(call)
         port.write(frames.END, call, encode(reason))
 
     def _callback(self, callback: Callable[[], Any]) -> None:
@@ -334,10 +342,11 @@ class SyncWorker(Worker):
 
 
 class AsyncWorker(Worker):
-    """Handlers that are coroutines: one task per event, `concurrency` at once (the agent sends no more than that)."""
+    """Handlers that are coroutines: one task per event, `concurrency` at once."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, port: Port, gateway: Gateway, program: Program, context: Any, concurrency: int) -> None:
+        super().__init__(port, gateway, program, context)
+        self._concurrency = concurrency
         import contextvars
 
         self._current: contextvars.ContextVar[tuple[int, str]] = contextvars.ContextVar("edgehost_event", default=(0, ""))
@@ -361,17 +370,18 @@ class AsyncWorker(Worker):
             self._stopped.set_exception(error)
 
     def _take(self) -> None:
-        """Begin everything in the inbox. Called again after a blocking call to the agent, which may have received more."""
+        """Begin what may begin. Called again when an event is over, or a blocking call to the agent has received more."""
         self._more.set()
-        while self.port.inbox:
-            kind, call, deadline, event = self.port.inbox.popleft()
+        inbox = self.port.inbox
+        while inbox and len(self._tasks) < self._concurrency:
+            kind, call, deadline, event = inbox.popleft()
             if kind == frames.EVENT:
                 self._start(self._handle(call, deadline, event))
             elif kind == frames.BATCH:
                 self._start(self._handle_batch(call, deadline, event))
             else:
                 self._start(self._end_with(kind))
-        self.port.flush()
+        self.port.flush_if_older(monotonic(), ANSWER_AGE_S if inbox else 0.0)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -389,7 +399,8 @@ class AsyncWorker(Worker):
 
     async def _handle(self, call: int, deadline: float, event: Event) -> None:
         started = monotonic()
-        self.port.begin()
+        if not self.begin(call, deadline, started):
+            return
         self._current.set((call, event.id))
         self.context.deadline = deadline
         self.context.trigger = event.trigger
@@ -423,10 +434,19 @@ class AsyncWorker(Worker):
         self.close_call_log(call)
         if type(body) is memoryview:
             release(body, self.gateway)
-        self.port.busy_s += monotonic() - started
+        self._end(started)
+
+    def _end(self, started: float) -> None:
+        port = self.port
+        spent = monotonic() - started
+        port.busy_s += spent
+        port.peak_s = spent if spent > port.peak_s else port.peak_s * _PEAK_DECAY
+        port.publish()  # the answer counts from now on, whatever the other events do to this process
 
     async def _handle_batch(self, call: int, deadline: float, events: list[Event]) -> None:
-        self.port.begin()
+        started = monotonic()
+        if not self.begin(call, deadline, started, events):
+            return
         self._current.set((call, events[0].id))
         self.context.deadline = deadline
         self.context.trigger = events[0].trigger
@@ -440,7 +460,10 @@ class AsyncWorker(Worker):
         except (AgentGoneError, SystemExit):
             raise
         except BaseException as error:
-            self.fail_batch(call, error, events)
+            late = isinstance(error, asyncio.TimeoutError) and monotonic() >= deadline
+            self.fail_batch(call, error, events, "timeout" if late else "raised")
+        end_lines()
+        self._end(started)
 
     async def _send_stream(self, call: int, result: Any) -> None:
         port = self.port
@@ -469,8 +492,8 @@ class AsyncWorker(Worker):
             self.gateway.log("error", f"the stream broke off: {reason}", {"traceback": traceback.format_exc()})
         finally:
             await items.aclose()
-        del port.windows[call]
-        port.cancelled.discard(call)
+            del port.windows[call]
+            port.cancelled.discard(call)
         port.write(frames.END, call, encode(reason))
 
     async def _end_with(self, kind: int) -> None:
@@ -511,11 +534,12 @@ def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, loa
     port = Port(sock, map_other(inbound), map_own(outbound), spec.body == "view")
     os.close(inbound)
     os.close(outbound)
+    os.register_at_fork(after_in_child=port.disown)
     gateway = Gateway(port, spec.log_level)
     capture_output(gateway, spec.log_level)
     try:
         program = load(spec, gateway)
-        worker = _prepare(port, gateway, program)
+        worker = _prepare(port, gateway, program, spec.concurrency)
     except BaseException as error:
         reason = describe(error) if isinstance(error, Exception) else f"the module ended its worker: {error!r}"
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -533,12 +557,12 @@ def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, loa
         return error.code if isinstance(error.code, int) else 1
 
 
-def _prepare(port: Port, gateway: Gateway, program: Program) -> SyncWorker | AsyncWorker:
+def _prepare(port: Port, gateway: Gateway, program: Program, concurrency: int) -> SyncWorker | AsyncWorker:
     if not program.asynchronous:
         return SyncWorker(port, gateway, program, program.context)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = AsyncWorker(port, gateway, program, program.context)
+    worker = AsyncWorker(port, gateway, program, program.context, concurrency)
     started = program.on_start()
     if inspect.isawaitable(started):
         loop.run_until_complete(started)
