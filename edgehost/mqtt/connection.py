@@ -70,6 +70,7 @@ class Connection:
         self._heard = False
         self._given_up = False
         self._told = False
+        self._greeted = False
         client = self._client = PahoClient(broker, client_id, ids.take, self.write, self.shut)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -162,6 +163,7 @@ class Connection:
     def _on_connect(
         self, _client: object, _data: object, flags: paho.ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self._greeted = True
         if reason.is_failure:
             self._lose(refusal(reason.value, str(reason), self._broker))
         else:
@@ -186,7 +188,7 @@ class Connection:
             while self._raw is not None and not self._backlog:
                 data = self._raw.recv(_READ_BYTES)
                 if not data:
-                    self._lose(closed(self._broker))
+                    self._lose(closed(self._broker, self._greeted))
                     return
                 self._heard = True
                 if _QUICKACK is not None:

@@ -62,13 +62,17 @@ def trouble(error: BaseException, broker: Broker) -> str:
     if isinstance(error, TimeoutError):
         return f"{where} did not answer in time; see url in [brokers.NAME] and any firewall between"
     if isinstance(error, ConnectionError):
-        return closed(broker)
+        return closed(broker, greeted=True)
     return f"{where}: {error}"
 
 
-def closed(broker: Broker) -> str:
-    """The broker ended the connection without a reason. With TLS 1.3 that is also how it refuses a client certificate."""
-    return f"the broker at {broker.url} closed the connection{_certificate_advice(broker)}"
+def closed(broker: Broker, greeted: bool) -> str:
+    """The broker ended the connection without a reason; `greeted` says whether it had answered our CONNECT.
+
+    With TLS 1.3 that is also how it refuses a client certificate, and some do so to a version of MQTT they do not speak.
+    """
+    version = "" if greeted else f"; does it speak MQTT {broker.version}? See version in [brokers.NAME]"
+    return f"the broker at {broker.url} closed the connection{_certificate_advice(broker)}{version}"
 
 
 def _certificate_advice(broker: Broker) -> str:

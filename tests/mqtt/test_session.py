@@ -299,6 +299,18 @@ async def test_a_server_that_is_no_broker_is_told(session, until):
         assert "not MQTT" in one.reason
 
 
+async def test_a_broker_that_hangs_up_at_once_may_not_speak_our_version(session, until):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        one = await session(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", wait=False)
+        await until(lambda: one.reason)
+        assert "closed the connection; does it speak MQTT 5? See version" in one.reason
+
+
 async def test_two_clients_with_one_id_are_told_what_to_do(mosquitto, session, until):
     broker = mosquitto()
     one = await session(broker.url, client_id="same")
