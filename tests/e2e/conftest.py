@@ -184,13 +184,14 @@ def bundle(tmp_path: Path) -> BundleMaker:
 
 @pytest.fixture
 def agent(tmp_path: Path, free_port: Callable[[], int], whole_again: None) -> Iterator[AgentStarter]:
-    """`agent(*folders, config="")`: start an agent with these functions and this edgehost.toml; wait until none is starting.
+    """`agent(*folders, config="", until="")`: start an agent with these functions and this edgehost.toml; wait until no function
+    is starting any more, or until the log holds `until`.
 
     At the end each is stopped as systemd would, must have ended well, and (`whole_again`) has left nothing behind.
     """
     running: list[Agent] = []
 
-    def start(*folders: Path, config: str = "") -> Agent:
+    def start(*folders: Path, config: str = "", until: str = "") -> Agent:
         place = tmp_path / f"agent{len(running)}"
         place.mkdir()
         port = free_port()
@@ -204,7 +205,10 @@ def agent(tmp_path: Path, free_port: Callable[[], int], whole_again: None) -> It
         running.append(one)
         wait_until(lambda: one.answers() or begun.poll() is not None, "the agent to answer", lambda: one.log)
         assert begun.poll() is None, f"the agent ended at once:\n{one.log}"
-        one.wait(lambda: all(status.state != "starting" for status in one.functions().values()), "every function to have started")
+        if until:
+            one.wait_for_log(until)
+        else:
+            one.wait(lambda: all(status.state != "starting" for status in one.functions().values()), "every function to start")
         return one
 
     yield start

@@ -106,3 +106,11 @@ def test_the_agent_holds_no_more_descriptors_after_many_dead_workers(agent: Agen
         running.invoke("forks", b"exit")
         running.wait_until_full("forks")
     running.wait(lambda: psutil.Process(running.process.pid).num_fds() <= before, f"{before} descriptors again")
+
+
+def test_the_agent_ends_while_a_function_still_loads(agent: AgentStarter, bundle: BundleMaker) -> None:
+    """`start_timeout_s` may be minutes, for a large model; nobody who stops the agent waits for it."""
+    loads = "import os, time\nos.write(1, b'loading\\n')\ntime.sleep(10000)\n"
+    running = agent(bundle("loads", loads, "start_timeout_s = 600\n"), until="loading")
+    assert running.functions()["loads"].state == "starting"
+    assert running.stop(signal.SIGTERM) == 0, running.log
