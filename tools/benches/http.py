@@ -100,7 +100,12 @@ def _started(arguments: list[str], port: int) -> Iterator[subprocess.Popen[bytes
         yield process
     finally:
         process.terminate()
-        process.wait(_START_S)
+        try:
+            process.wait(_START_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # a server that does not end by itself must not outlive the bench
+            process.wait()
+            raise
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
