@@ -75,10 +75,17 @@ class Agent:
         """Bring everything up, wait for `stop`, end everything. Raises EdgehostError for what keeps the agent from starting
         at all.
         """
+        starting = self._loop.create_task(self._start())
+        stopping = self._loop.create_task(self._stopping.wait())
         try:
-            await self._start()
-            await self._stopping.wait()
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopping
         finally:
+            starting.cancel()  # a stop does not wait for a function that never loads
+            stopping.cancel()
+            await asyncio.wait((starting, stopping))
             await self._end()
 
     async def _start(self) -> None:
@@ -138,6 +145,8 @@ class Agent:
         log.info("edgehost is stopping")
         for watcher in self._watchers:
             watcher.cancel()
+        for session in self._sessions.values():
+            session.keep_subscriptions()  # the broker keeps what comes while we are away
         ends: list[Callable[[], Any]] = [
             self._control.stop,
             *(deployment.stop for deployment in self._deployments.values()),
@@ -180,8 +189,14 @@ class Agent:
     def call(self, name: str, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]:
         """Submit an event to a local function by name."""
         deployment = self._deployments.get(name)
-        if deployment is not None:
-            return deployment.submit(event, timeout_s)
+        return self._nobody(name) if deployment is None else deployment.submit(event, timeout_s)
+
+    def deliver(self, name: str, event: Event) -> asyncio.Future[Response]:
+        """As `call`, for an event nobody waits for: the function's retries and outputs apply."""
+        deployment = self._deployments.get(name)
+        return self._nobody(name) if deployment is None else deployment.deliver(event)
+
+    def _nobody(self, name: str) -> asyncio.Future[Response]:
         answer: asyncio.Future[Response] = self._loop.create_future()
         answer.set_result(
             failure("not_ready", f"{name!r} is not a function here; there are: {', '.join(self._deployments) or 'none'}")

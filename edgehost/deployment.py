@@ -54,6 +54,8 @@ class Surroundings(Protocol):
 
     def call(self, name: str, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]: ...
 
+    def deliver(self, name: str, event: Event) -> asyncio.Future[Response]: ...
+
 
 class TriggerHost:
     """The edgehost.plugin.TriggerHost of one trigger."""
@@ -86,7 +88,7 @@ class TriggerHost:
             self._batcher.deliver = submit
             submit = self._batcher.submit
         if not self._replies:
-            target = Target(submit, version.manifest.retry, version.routes, version.function.counters.retry)
+            target = version.target(submit)
             self._delivery = self._delivery or Delivery(target, self.log)
             self._delivery.target = target
             submit = self._delivery.submit
@@ -108,7 +110,7 @@ class OutputHost:
         self.config = around.config
         self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
         self.broker = around.broker
-        self.call = around.call
+        self.call = around.deliver
 
 
 class Version:
@@ -137,6 +139,10 @@ class Version:
         for route in self.routes:
             await route.output.start()
         await self.function.start()
+
+    def target(self, submit: Callable[[Any], asyncio.Future[Any]]) -> Target:
+        """Where a delivery leads that hands its events to `submit`."""
+        return Target(submit, self.manifest.retry, self.routes, self.function.counters.retry)
 
     async def end(self, successor: Version | None = None) -> None:
         """Drain by the manifest's policy, then end workers and outputs."""
@@ -175,6 +181,7 @@ class Deployment:
         self._version: Version | None = None
         self._triggers: list[tuple[Any, TriggerHost, TriggerSpec]] = []
         self._trouble = ""
+        self._chained: Delivery | None = None
         self._bringing_up: asyncio.Task[None] | None = None
         self._since = time.time()
         self._last_state = ""
@@ -262,11 +269,26 @@ class Deployment:
 
     def submit(self, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]:
         """A direct call (invoke, call_function): the caller waits and decides itself what to do with a failure."""
-        if self._version is None:
-            future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-            future.set_result(failure("not_ready", f"function {self.name!r} is not running: {self._trouble or 'it starts'}"))
-            return future
-        return self._version.function.submit(event, timeout_s)
+        function = self._version.function if self._version is not None else None
+        if function is not None and function.pool.state != "failed":
+            return function.submit(event, timeout_s)
+        return self._not_ready(function)
+
+    def deliver(self, event: Event) -> asyncio.Future[Response]:
+        """An event from another function's output: nobody waits for it, so retries and outputs apply as for a trigger's."""
+        version = self._version
+        if version is None or version.function.pool.state == "failed":
+            return self._not_ready(version.function if version is not None else None)
+        target = version.target(version.function.submit)
+        self._chained = self._chained or Delivery(target, self._log)
+        self._chained.target = target
+        return self._chained.submit(event)
+
+    def _not_ready(self, function: Function | None) -> asyncio.Future[Response]:
+        reason = self._trouble or (function.last_error if function is not None else "it starts")
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        future.set_result(failure("not_ready", f"function {self.name!r} is not running: {reason}"))
+        return future
 
     def status(self) -> FunctionStatus:
         """How it is, for people and machines."""
@@ -291,8 +313,8 @@ class Deployment:
             handled=counters.handled,
             failed=counters.failed,
             dropped=counters.dropped,
-            p50_ms=counters.quantile_ms(0.5),
-            p99_ms=counters.quantile_ms(0.99),
+            p50_ms=counters.quantile_ms(0.5) if counters.latencies else None,
+            p99_ms=counters.quantile_ms(0.99) if counters.latencies else None,
             triggers=triggers,
             last_error=self._trouble or function.last_error,
             since=self._since,

@@ -93,7 +93,7 @@ class OutputHost(Protocol):
     def broker(self, name: str) -> Session: ...
 
     def call(self, function_name: str, event: Event) -> asyncio.Future[Response]:
-        """Submit an event to a local function by name; a Response with code `not_ready` if there is none."""
+        """Hand an event to a local function by name, with its retries and outputs; code `not_ready` if there is none."""
 
 
 class Output(Protocol):

@@ -105,6 +105,11 @@ class Pool:
         """Supervise one place, and tell `tried` how its first start went in any case."""
         try:
             await self._supervise(worker_id, tried)
+        except Exception as error:  # a mistake of our own: say so, or the function would just be missing a worker
+            self._log.exception("worker %d is not supervised any more", worker_id)
+            self.last_error = f"{type(error).__name__}: {error}"
+            if not tried.done():
+                tried.set_result(self.last_error)
         finally:
             if not tried.done():
                 tried.set_result("the function was stopped while it started")

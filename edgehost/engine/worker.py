@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import time
-import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from time import monotonic
 from typing import Any
@@ -23,6 +22,7 @@ from edgehost.engine.arena import map_other, map_own
 from edgehost.engine.frames import encode
 from edgehost.engine.port import AgentGoneError, Port
 from edgehost.engine.spec import WorkerSpec
+from edgehost.engine.traces import trace
 from edgehost.event import Event as WireEvent
 from edgehost.event import Response, failure
 from edgehost.sdk import answer
@@ -139,9 +139,8 @@ class Worker:
 
     def fail(self, call: int, message: str, error: BaseException, code: str = "raised") -> None:
         """Answer an event with a failure; its traceback goes to the log, and to the caller only with `debug = true`."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.gateway.log("error", message, {"traceback": trace})
-        text = trace if getattr(self.context, "debug", False) else message
+        self.gateway.log("error", message, {"traceback": trace(error)})
+        text = trace(error) if getattr(self.context, "debug", False) else message
         response = failure(code, text.encode("utf-8", "replace").decode())
         if call in self.gateway.call_logs:
             response = self._with_logs(call, response)
@@ -192,8 +191,7 @@ class Worker:
     def fail_batch(self, call: int, error: BaseException, events: list[Event], code: str = "raised") -> None:
         """A raise gives every member the failure (handler contract, "Batching")."""
         message = describe(error) if code == "raised" else "the handler did not answer before its deadline"
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.gateway.log("error", message, {"traceback": trace})
+        self.gateway.log("error", message, {"traceback": trace(error)})
         self.port.write(frames.ANSWERS, call, encode([failure(code, message, event.id) for event in events]))
 
 
@@ -323,7 +321,7 @@ class SyncWorker(Worker):
             raise
         except Exception as error:
             reason = describe(error)
-            self.gateway.log("error", f"the stream broke off: {reason}", {"traceback": traceback.format_exc()})
+            self.gateway.log("error", f"the stream broke off: {reason}", {"traceback": trace(error)})
         finally:
             close = getattr(items, "close", None)
             if close is not None:
@@ -338,7 +336,7 @@ class SyncWorker(Worker):
             if inspect.iscoroutine(result):
                 asyncio.run(result)
         except Exception as error:
-            self.gateway.log("error", f"a callback raised: {describe(error)}", {"traceback": traceback.format_exc()})
+            self.gateway.log("error", f"a callback raised: {describe(error)}", {"traceback": trace(error)})
 
 
 class AsyncWorker(Worker):
@@ -489,7 +487,7 @@ class AsyncWorker(Worker):
             raise
         except Exception as error:
             reason = describe(error)
-            self.gateway.log("error", f"the stream broke off: {reason}", {"traceback": traceback.format_exc()})
+            self.gateway.log("error", f"the stream broke off: {reason}", {"traceback": trace(error)})
         finally:
             await items.aclose()
             del port.windows[call]
@@ -507,7 +505,7 @@ class AsyncWorker(Worker):
             if inspect.isawaitable(result):
                 await result
         except Exception as error:
-            self.gateway.log("error", f"a callback raised: {describe(error)}", {"traceback": traceback.format_exc()})
+            self.gateway.log("error", f"a callback raised: {describe(error)}", {"traceback": trace(error)})
         if kind == frames.DRAIN:
             self.port.write(frames.DRAINED, 0, b"")
         else:
@@ -542,8 +540,7 @@ def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, loa
         worker = _prepare(port, gateway, program, spec.concurrency)
     except BaseException as error:
         reason = describe(error) if isinstance(error, Exception) else f"the module ended its worker: {error!r}"
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        gateway.log("error", reason, {"traceback": trace}, "")
+        gateway.log("error", reason, {"traceback": trace(error)}, "")
         port.write(frames.FAILED, 0, encode(reason))
         port.flush()
         return 1

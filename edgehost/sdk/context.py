@@ -81,7 +81,8 @@ class Context:
     ) -> None:
         """Send `body` to the output `[outputs.OUTPUT]` of this function, now and beside the handler's own answer.
 
-        A str goes as UTF-8, a dict or list as JSON. `topic` (MQTT) and `headers`, where given, replace the output's own.
+        A str goes as UTF-8, a dict or list as JSON. `headers` go along; `topic` is where an MQTT output without a
+        topic of its own sends it.
         Raises UndeclaredError for an output the manifest does not have, and RuntimeError outside the handler's own thread.
         """
         if output not in self._outputs:
