@@ -335,8 +335,8 @@ class Function:
         if choose(self._workers) is not None:
             self.requeue(worker.recall())
 
-    def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
-        return self._services.call(name, event, timeout_s)
+    def call_function(self, name: str, event: Event) -> asyncio.Future[Response]:
+        return self._services.call(name, event, None)
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         return self._services.publish(output, event)

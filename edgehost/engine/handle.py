@@ -53,7 +53,7 @@ class Owner(Protocol):
 
     def requeue(self, calls: list[Call]) -> None: ...
 
-    def call_function(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]: ...
+    def call_function(self, name: str, event: Event) -> asyncio.Future[Response]: ...
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
 
@@ -335,7 +335,12 @@ class WorkerHandle:
                 self._replies.add(task)
                 task.add_done_callback(self._replies.discard)
 
-        self._owner.call_function(ask.function, ask.event, ask.timeout_s).add_done_callback(answered)
+        asked = self._owner.call_function(ask.function, ask.event)
+        asked.add_done_callback(answered)
+        if ask.timeout_s is not None:
+            # Its caller's patience is no reason to kill a worker: what has begun runs on, what still waits is not begun.
+            patience = self._loop.call_later(ask.timeout_s, asked.cancel)
+            asked.add_done_callback(lambda _: patience.cancel())
 
     async def _reply_whole(self, number: int, response: Response, timeout_s: float) -> None:
         """A caller in a worker has no use for chunks; the called worker must not wait for a reader that never comes."""
