@@ -79,14 +79,16 @@ class Port:
         return self._sock.fileno()
 
     def receive(self, timeout_s: float | None = None) -> bool:
-        """Wait for bytes and sort every whole frame into its place. False if `timeout_s` passed first; raises AgentGoneError
-        at the end.
+        """Wait for bytes and sort every whole frame into its place. False if `timeout_s` passed first (0: do not wait); raises
+        AgentGoneError at the end.
         """
-        if timeout_s is not None and not select.select([self._sock], [], [], max(0.0, timeout_s))[0]:
+        if timeout_s is not None and timeout_s > 0 and not select.select([self._sock], [], [], timeout_s)[0]:
             return False
         buffer = self._buffer
         try:
-            count = self._sock.recv_into(buffer.room())
+            count = self._sock.recv_into(buffer.room(), 0, 0 if timeout_s is None else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except ConnectionError:
             count = 0
         if not count:
