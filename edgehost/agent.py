@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from edgehost import __version__
-from edgehost.config import Broker, Config
+from edgehost.config import DEFAULT_BROKER, Broker, Config
 from edgehost.control.address import default_address
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus
@@ -37,8 +37,6 @@ from edgehost.watch import changes
 T = TypeVar("T")
 
 log = logging.getLogger("edgehost.agent")
-
-DEFAULT_BROKER = Broker(url="mqtt://127.0.0.1:1883")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ class Broker(Struct, frozen=True, forbid_unknown_fields=True):
     """Messages that may wait in memory to be sent while the broker is slow or away."""
 
 
+DEFAULT_BROKER = Broker(url="mqtt://127.0.0.1:1883")
+"""What `default` means where edgehost.toml says nothing of it."""
+
+
 class Http(Struct, frozen=True, forbid_unknown_fields=True):
     """`[http]`: the one listener of the agent."""
 

@@ -18,7 +18,7 @@ from edgehost.cli.broker_probe import probe
 from edgehost.cli.checks import Finding
 from edgehost.cli.exits import FAILED
 from edgehost.cli.run import broker_choice
-from edgehost.config import Broker, Config
+from edgehost.config import DEFAULT_BROKER, Broker, Config
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 ROOT = Path("/")
@@ -41,7 +41,7 @@ def command(
 
         settings = read_config(config)
         brokers += settings.brokers.items()
-    findings = _findings(brokers, settings)
+    findings = _findings(brokers or [("", DEFAULT_BROKER)], settings)
     if as_json:
         found = list(findings)
         terminal.print_json({"ok": not _failed(found), "findings": found})

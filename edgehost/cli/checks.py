@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from edgehost.config import Broker
+from edgehost.config import DEFAULT_BROKER, Broker
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 """The versions the tests run on."""
@@ -122,12 +122,17 @@ def configuration(source: str, warnings: Sequence[str]) -> Finding:
 
 
 def broker(name: str, settings: Broker, ask: Callable[[Broker, float], str]) -> Finding:
-    """Would the broker let us in? `ask` is edgehost.cli.broker_probe.probe."""
+    """Would the broker let us in? `ask` is edgehost.cli.broker_probe.probe. One that nobody asked for is no failure if it is
+    away.
+    """
     problem = ask(settings, min(settings.connect_timeout_s, BROKER_WAIT_S))
     label = f"broker {name}" if name else "broker"
     if not problem:
         return Finding(label, "ok", f"{settings.url} answers, MQTT {settings.version}")
     found, _, advice = problem.partition("; ")
+    if settings is DEFAULT_BROKER:
+        advice = "only mqtt triggers and outputs need one: `apt install mosquitto`, or `edgehost run --broker embedded`"
+        return Finding(label, "warn", found, advice)
     return Finding(label, "fail", found, advice or "see [brokers] in edgehost.toml")
 
 
