@@ -184,10 +184,10 @@ class Agent:
         part: T = self._shared[key]
         return part
 
-    def call(self, name: str, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]:
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         """Submit an event to a local function by name."""
         deployment = self._deployments.get(name)
-        return self._nobody(name) if deployment is None else deployment.submit(event, timeout_s)
+        return self._nobody(name) if deployment is None else deployment.submit(event)
 
     def deliver(self, name: str, event: Event) -> asyncio.Future[Response]:
         """As `call`, for an event nobody waits for: the function's retries and outputs apply."""

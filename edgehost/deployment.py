@@ -52,7 +52,7 @@ class Surroundings(Protocol):
 
     def shared(self, key: str, make: Callable[[], T]) -> T: ...
 
-    def call(self, name: str, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]: ...
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]: ...
 
     def deliver(self, name: str, event: Event) -> asyncio.Future[Response]: ...
 
@@ -152,8 +152,8 @@ class Version:
         for route in self.routes:
             await route.output.stop()
 
-    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
-        return self._around.call(name, event, timeout_s)
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
+        return self._around.call(name, event)
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         """`context.publish`: what a handler sends on its way, whatever its answer will be."""
@@ -267,11 +267,11 @@ class Deployment:
         if self._version is not None:
             await self._version.end()
 
-    def submit(self, event: Event, timeout_s: float | None = None) -> asyncio.Future[Response]:
+    def submit(self, event: Event) -> asyncio.Future[Response]:
         """A direct call (invoke, call_function): the caller waits and decides itself what to do with a failure."""
         function = self._version.function if self._version is not None else None
         if function is not None and function.pool.state != "failed":
-            return function.submit(event, timeout_s)
+            return function.submit(event)
         return self._not_ready(function)
 
     def deliver(self, event: Event) -> asyncio.Future[Response]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from edgehost.cli.answers import LogRecord
 from edgehost.control.local import event_of
 from edgehost.control.protocol import Invoke
@@ -30,7 +32,7 @@ PREVIEW_BYTES = 200
 class Alone:
     """The edgehost.engine.function.Services of a function that has no agent."""
 
-    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         answer.set_result(failure("not_ready", f"function {name!r} is not here: --local runs one function alone"))
         return answer
@@ -48,19 +50,21 @@ def call_once(folder: Path, request: Invoke, timeout_s: float | None) -> tuple[R
     """Load the function in `folder`, hand it one event, end it. Gives its answer in one piece, the milliseconds from submit to
     answer, and everything it logged. Raises ManifestError, or StartError if it cannot be loaded."""
     manifest = read_manifest(folder.resolve())  # a worker's zygote has a working folder of its own
+    if timeout_s is not None:
+        manifest = replace(manifest, timeout_s=timeout_s)
     with _logged() as records:
-        response, duration_ms = asyncio.run(_call(manifest, event_of(request), timeout_s))
+        response, duration_ms = asyncio.run(_call(manifest, event_of(request)))
     return response, duration_ms, records
 
 
-async def _call(manifest: Manifest, event: Event, timeout_s: float | None) -> tuple[Response, float]:
+async def _call(manifest: Manifest, event: Event) -> tuple[Response, float]:
     nursery = Nursery(asyncio.get_running_loop())
     breed = breed_of(manifest)
     function = Function(worker_spec(manifest), 1, manifest.queue, manifest.start_timeout_s, nursery, breed, Alone())
     try:
         await function.start()
         began = time.perf_counter()
-        response = await _whole(await function.submit(event, timeout_s))
+        response = await _whole(await function.submit(event))
         return response, (time.perf_counter() - began) * 1000.0
     finally:
         await function.drain(manifest.drain, manifest.drain_timeout_s)

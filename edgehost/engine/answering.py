@@ -98,6 +98,11 @@ class Worker:
         text = trace(error) if getattr(self.context, "debug", False) else message
         self._answer(call, failure(code, text.encode("utf-8", "replace").decode()), item)
 
+    def exits(self, call: int, error: SystemExit, item: Item) -> None:
+        """The last answer of a worker whose handler calls sys.exit."""
+        self.fail(call, error, item, "worker_died", f"the handler ended its worker with sys.exit({error.code!r})")
+        self.port.flush()
+
     def _answer(self, call: int, response: Response, item: Item) -> None:
         if isinstance(item, list):
             self.port.write(frames.ANSWERS, call, encode([replace(response, event_id=event.id) for event in item]))

@@ -92,7 +92,10 @@ class AsyncWorker(Worker):
                 await self._send_stream(call, result)
             else:
                 self.reply(call, result, item)
-        except (AgentGoneError, SystemExit):
+        except AgentGoneError:
+            raise
+        except SystemExit as error:
+            self.exits(call, error, item)
             raise
         except asyncio.CancelledError as error:
             late = monotonic() >= deadline

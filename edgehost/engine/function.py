@@ -43,7 +43,7 @@ log = logging.getLogger("edgehost.function")
 class Services(Protocol):
     """What the engine asks of the agent on behalf of a function."""
 
-    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]: ...
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]: ...
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
 
@@ -106,23 +106,26 @@ class Function:
         self._throttle = Throttle()
         self._refused_at = 0.0
         self.publishing = 0
-        self.pool = Pool(workers, self._launch, self._lost, start_timeout_s, self.log_adapter)
+        self.pool = Pool(workers, self._launch, self.worker_free, self._lost, start_timeout_s, self.log_adapter)
         self._workers = self.pool.workers
 
     async def start(self) -> None:
         """Start the workers; returns when all are ready. Raises StartError if the function cannot be loaded."""
         await self.pool.start()
 
-    def submit(self, event: Event | list[Event], timeout_s: float | None = None) -> asyncio.Future[Response]:
-        """Hand over an event (or a batch: the answer is then a list). The future resolves with the answer or with a failure."""
+    def submit(self, event: Event | list[Event]) -> asyncio.Future[Response]:
+        """Hand over an event (or a batch: the answer is then a list). The future resolves with the answer or with a failure.
+
+        A caller with less patience than the function's own time-out cancels the future: what still waits is then not begun.
+        """
         now = monotonic()
         future = self._loop.create_future()
-        call = Call(event, future, now, now + (timeout_s or self.timeout_s))
+        call = Call(event, future, now, now + self.timeout_s)
         if self._state != "open":
             call.fail("stopped", f"function {self.name!r} is stopping")
             return future
-        if self._sweep_at is None or timeout_s is not None:
-            self._sweep_by(call.deadline)
+        if self._sweep_at is None:
+            self._sweep_at = self._loop.call_at(call.deadline, self._sweep)
         if not self._queue and (worker := choose(self._workers)) is not None:
             worker.give(call)
         elif len(self._queue) < self._size or self._policy == "block":
@@ -336,7 +339,7 @@ class Function:
             self.requeue(worker.recall())
 
     def call_function(self, name: str, event: Event) -> asyncio.Future[Response]:
-        return self._services.call(name, event, None)
+        return self._services.call(name, event)
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         return self._services.publish(output, event)

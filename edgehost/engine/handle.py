@@ -327,7 +327,9 @@ class WorkerHandle:
 
     def _call_function(self, number: int, ask: frames.Ask) -> None:
         def answered(done: asyncio.Future[Response]) -> None:
-            response = failure("cancelled", "the call was cancelled") if done.cancelled() else done.result()
+            if done.cancelled():
+                return  # its caller counts the same seconds, and has given up
+            response = done.result()
             if response.chunks is None:
                 self._reply(number, response)
             else:

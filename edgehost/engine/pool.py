@@ -51,13 +51,22 @@ def choose(workers: Sequence[WorkerHandle]) -> WorkerHandle | None:
 
 
 class Pool:
-    """`wanted` workers, kept alive. `lost(handle, reason)` is told of each that ended, before it is replaced."""
+    """`wanted` workers, kept alive. `up()` is told when one more can take events, `lost(handle, reason)` of each that ended,
+    before it is replaced.
+    """
 
     def __init__(
-        self, wanted: int, launch: Launch, lost: Lost, start_timeout_s: float, log: logging.LoggerAdapter[logging.Logger]
+        self,
+        wanted: int,
+        launch: Launch,
+        up: Callable[[], None],
+        lost: Lost,
+        start_timeout_s: float,
+        log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
         self._wanted = wanted
         self._launch = launch
+        self._up = up
         self._lost = lost
         self._start_timeout_s = start_timeout_s
         self._log = log
@@ -150,6 +159,7 @@ class Pool:
             self.came_up.set()
             if not tried.done():
                 tried.set_result("")
+            self._up()  # it may have been ready before it was in `workers`, where the function looks
             reason = await worker.ended
             if not self._closing:
                 self.last_error = reason

@@ -63,8 +63,7 @@ class SyncWorker(Worker):
         except AgentGoneError:
             raise
         except SystemExit as error:
-            self.fail(call, error, item, "worker_died", f"the handler ended its worker with sys.exit({error.code!r})")
-            self.port.flush()
+            self.exits(call, error, item)
             raise
         except BaseException as error:
             self.fail(call, error, item)

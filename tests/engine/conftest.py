@@ -45,9 +45,9 @@ class Services:
         self.published: list[tuple[str, Event]] = []
         self.publish_answer: Callable[[], asyncio.Future[None]] | None = None
 
-    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         if name in self.functions:
-            return self.functions[name].submit(event, timeout_s)
+            return self.functions[name].submit(event)
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         future.set_result(failure("not_ready", f"{name!r} is not a function here"))
         return future

@@ -61,9 +61,7 @@ async def test_every_field_of_an_event_reaches_the_handler(engine: Any, answer: 
     )  # fmt: skip
     response = await answer(function.submit(event))
     assert response.content_type == "application/json"
-    assert response.body == (
-        b'["id-1", "text/csv", "mqtt", "in", "a/b", {"k": "v"}, "POST", "/u", {"q": "1"}, "t", 7, 3, false]'
-    )
+    assert response.body == (b'["id-1", "text/csv", "mqtt", "in", "a/b", {"k": "v"}, "POST", "/u", {"q": "1"}, "t", 7, 3, false]')
 
 
 async def test_a_view_is_read_only_and_the_same_bytes(engine: Any, answer: Any) -> None:

@@ -56,7 +56,9 @@ async def test_a_called_function_that_raises_answers_500(engine: Any, answer: An
 
 @flavours
 async def test_a_call_gives_up_at_its_timeout_and_the_late_answer_harms_nobody(engine: Any, answer: Any, flavour: str) -> None:
-    await engine.function("import time\ndef handler(context, event):\n    time.sleep(float(event.body))\n    return 'slow'", "other")
+    await engine.function(
+        "import time\ndef handler(context, event):\n    time.sleep(float(event.body))\n    return 'slow'", "other"
+    )
     function = await engine.function(caller(flavour, 0.2))
     assert (await answer(function.submit(Event(b"0.5")))).body.startswith(b"TimeoutError after True")
     await engine.until(lambda: not engine.services.functions["other"].in_flight)
@@ -65,9 +67,7 @@ async def test_a_call_gives_up_at_its_timeout_and_the_late_answer_harms_nobody(e
 
 @flavours
 @pytest.mark.parametrize("items", [1, 5, 300])
-async def test_a_called_generator_answers_whole_and_keeps_no_worker(
-    engine: Any, answer: Any, flavour: str, items: int
-) -> None:
+async def test_a_called_generator_answers_whole_and_keeps_no_worker(engine: Any, answer: Any, flavour: str, items: int) -> None:
     other = await engine.function(f"def handler(context, event):\n    for _ in range({items}):\n        yield 'ab'", "other")
     function = await engine.function(caller(flavour))
     assert (await answer(function.submit(Event()))).body.startswith(b"200 %d " % (2 * items))
@@ -82,7 +82,9 @@ async def test_a_called_generator_that_never_ends_is_left_at_the_timeout(engine:
 
 
 async def test_a_caller_that_dies_leaves_the_called_function_well(engine: Any, answer: Any) -> None:
-    other = await engine.function("import time\ndef handler(context, event):\n    for _ in range(100):\n        yield 'ab'", "other")
+    other = await engine.function(
+        "import time\ndef handler(context, event):\n    for _ in range(100):\n        yield 'ab'", "other"
+    )
     function = await engine.function("""
         import os, threading
         def handler(context, event):

@@ -100,9 +100,7 @@ async def test_a_reader_that_goes_away_closes_the_generator(engine: Any, answer:
 
 
 @flavours
-async def test_a_caller_that_is_gone_before_the_first_chunk_closes_the_generator(
-    engine: Any, answer: Any, flavour: str
-) -> None:
+async def test_a_caller_that_is_gone_before_the_first_chunk_closes_the_generator(engine: Any, answer: Any, flavour: str) -> None:
     function = await count(engine, flavour)
     future = function.submit(Event(b"1000000000"))
     future.cancel()
