@@ -89,7 +89,7 @@ def test_nothing_outlives_the_agent(
 
 def test_the_agent_ends_while_a_handler_hangs(agent: AgentStarter, bundle: BundleMaker) -> None:
     """An event in hand is waited for, but not beyond the function's drain time-out."""
-    code = "import time\ndef handler(context, event):\n    print('in hand', flush=True)\n    time.sleep(10000)\n"
+    code = "import os, time\ndef handler(context, event):\n    os.write(1, b'in hand\\n')\n    time.sleep(10000)\n"
     running = agent(bundle("hangs", code, "drain_timeout_s = 0.5\n"))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(running.invoke, "hangs")
