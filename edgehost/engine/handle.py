@@ -97,8 +97,8 @@ class WorkerHandle:
     def born(self, process: Process) -> None:
         """The process exists: hear of its end."""
         self._process = process
-        process.ended = self._ended
         self.channel.handed_over()
+        process.when_ended(self._ended)
 
     @property
     def pid(self) -> int:

@@ -75,12 +75,21 @@ def breed_of(manifest: Manifest) -> Breed:
 
 
 class Process:
-    """One worker process, from the agent's side. `ended(reason)` is called once, when it is gone with all it left behind."""
+    """One worker process, from the agent's side."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
-        self.ended: Callable[[str], None] = lambda reason: None
+        self._ended: Callable[[str], None] | None = None
+        self._reason: str | None = None
+
+    def when_ended(self, ended: Callable[[str], None]) -> None:
+        """Have `ended(reason)` called once, when the process is gone with all it left behind. At once if it already is: its
+        birth and its end may be read in one turn of the loop, before anybody could ask.
+        """
+        self._ended = ended
+        if self._reason is not None:
+            ended(self._reason)
 
     def kill(self) -> None:
         """SIGKILL. Safe at any time: the pidfd never names another process."""
@@ -105,7 +114,9 @@ class Process:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-            self.ended(reason)
+            self._reason = reason
+            if self._ended is not None:
+                self._ended(reason)
 
 
 class Zygote:
