@@ -27,7 +27,7 @@ from edgehost.engine.arena import (
     map_own,
     seal_written,
 )
-from edgehost.engine.frames import HEADER, HEADER_SIZE
+from edgehost.engine.frames import HEADER, HEADER_SIZE, PAYLOAD_MAX
 from edgehost.engine.receiving import ReceiveBuffer
 
 _SEND_BUFFER = 256 * 1024
@@ -193,6 +193,8 @@ class Channel:
             start = at + HEADER_SIZE
             end = start + size
             if end > have:
+                if size > PAYLOAD_MAX:
+                    raise ValueError(f"a frame of {size} bytes")
                 return at, HEADER_SIZE + size
             receive(kind, call, body_at, body_size, view[start:end])
             at = end

@@ -24,6 +24,8 @@ from edgehost.event import Event, Response
 
 HEADER = Struct("<IIIIdB")
 HEADER_SIZE = HEADER.size
+PAYLOAD_MAX = 1 << 30
+"""A header that claims more is no header: something else writes on the channel."""
 INLINE_MAX = 64 * 1024
 """Larger bodies go through the arena: below it one more copy through the socket is cheaper than the bookkeeping."""
 

@@ -183,8 +183,8 @@ class WorkerHandle:
 
     def _receive(self, kind: int, number: int, at: int, size: int, payload: memoryview) -> None:
         if kind == frames.ANSWER:
-            call = self.pending.pop(number)
             response = frames.decode_response(payload)
+            call = self.pending.pop(number)
             self.answered += 1
             if size:
                 response = replace(response, body=self.channel.take_body(at, size))
@@ -371,12 +371,16 @@ class WorkerHandle:
             self._owner.log(frames.Record("error", f"publish to {output!r} failed: {error}", {}, event_id, time()))
 
     def unbegun(self) -> list[Call]:
-        """The calls the worker has not begun, in order."""
+        """The calls the worker has not begun, in order. After the end `take_lost` gives them."""
+        if self.ended.done():
+            return []
         begun = self.channel.progress().begun
         return [call for call in self.pending.values() if call.ordinal > begun]
 
     def overdue(self, now: float, grace_s: float) -> list[Call]:
         """The calls whose deadline passed more than `grace_s` ago though the handler had begun them."""
+        if self.ended.done():
+            return []
         begun = self.channel.progress().begun
         return [call for call in self.pending.values() if call.ordinal <= begun and call.deadline + grace_s <= now]
 
