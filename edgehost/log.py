@@ -16,6 +16,8 @@ from edgehost.config import Log
 
 _COLOURS = {"DEBUG": "\x1b[2m", "INFO": "", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 
+_OWN = frozenset({"ts", "level", "message", "function", "trigger", "event_id"})
+
 
 class BoundLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only from Python 3.11 on
     """A logger whose records all bear the same names: `BoundLogger(log, function="hello", trigger="http")`.
@@ -44,7 +46,8 @@ class TextFormatter(logging.Formatter):
         event = getattr(record, "event_id", "")
         fields: dict[str, Any] = dict(getattr(record, "fields", None) or {})
         trace = fields.pop("traceback", "")
-        words = [at, f"{record.levelname.lower():7}", who, *([event[:8]] if event else []), record.getMessage()]
+        message = record.getMessage().replace("\n", "\n    ")  # what looks like a line of the log is one
+        words = [at, f"{record.levelname.lower():7}", who, *([event[:8]] if event else []), message]
         text = " ".join([*words, *(f"{key}={value}" for key, value in fields.items())])
         if trace:
             text += "\n" + "\n".join("    " + line for line in str(trace).rstrip().splitlines())
@@ -62,7 +65,9 @@ class JsonFormatter(logging.Formatter):
         for name in ("function", "trigger", "event_id"):
             if value := getattr(record, name, ""):
                 line[name] = value
-        line.update(getattr(record, "fields", None) or {})
+        for name, value in (getattr(record, "fields", None) or {}).items():
+            # A function chooses its fields' names: none of them takes the place of what the agent says itself.
+            line[f"field.{name}" if name in _OWN else name] = value
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
