@@ -63,7 +63,7 @@ async def _paths(folder: Path, run_s: float) -> list[Row]:
 class _NoServices:
     """The echo handler asks nothing of the agent."""
 
-    def call(self, name: str, event: Event, timeout_s: float | None) -> asyncio.Future[Response]:
+    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         raise AssertionError("the echo handler calls nobody")
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
