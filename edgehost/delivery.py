@@ -59,6 +59,16 @@ class Delivery:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.TimerHandle, Callable[[], None]] = {}
+        self._hurried = False
+
+    def hurry(self) -> None:
+        """The function is about to end: what waits for its next try is tried now, for the last time."""
+        self._hurried = True
+        for timer, try_now in list(self._waiting.items()):
+            timer.cancel()
+            try_now()
+        self._waiting.clear()
 
     def submit(self, event: Event) -> asyncio.Future[Response]:
         """As Function.submit, for an event nobody waits for."""
@@ -100,12 +110,19 @@ class Delivery:
     ) -> bool:
         """Try a failed event once more, later, if the policy says so."""
         backoff = backoff or Backoff(retry.delay_s, retry.max_delay_s)
-        if response.code in FINAL or backoff.failures + 1 >= retry.attempts:
+        if self._hurried or response.code in FINAL or backoff.failures + 1 >= retry.attempts:
             return False
         delay_s = backoff.next()
         self.target.retried()
         self._log.warning("event %s failed (%s), try %d in %.1f s", event.id, response.code, backoff.failures + 1, delay_s)
-        self._loop.call_later(delay_s, self._try, event, answer, backoff)
+        try_now = partial(self._try, event, answer, backoff)
+
+        def due() -> None:
+            del self._waiting[timer]
+            try_now()
+
+        timer = self._loop.call_later(delay_s, due)
+        self._waiting[timer] = try_now
         return True
 
     def _send(self, event: Event, response: Response, routes: list[Route]) -> Awaitable[None] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -94,6 +94,13 @@ class TriggerHost:
             submit = self._delivery.submit
         self.submit = submit
 
+    def hurry(self) -> None:
+        """The trigger stops: no event waits any longer for a batch to fill or for a delay between two tries."""
+        if self._batcher is not None:
+            self._batcher.flush()
+        if self._delivery is not None:
+            self._delivery.hurry()
+
     def report(self, state: TriggerState, message: str = "") -> None:
         if (state, message) != (self.state, self.message):
             self.state, self.message = state, message
@@ -133,11 +140,13 @@ class Version:
             self,
         )
         self._publishing: set[asyncio.Task[None]] = set()
+        self._started: list[plugin.Output] = []
 
     async def start(self) -> None:
-        """Outputs first, then workers. Raises StartError or TriggerError."""
+        """Outputs first, then workers. Raises StartError, or whatever an output raises."""
         for route in self.routes:
             await route.output.start()
+            self._started.append(route.output)
         await self.function.start()
 
     def target(self, submit: Callable[[Any], asyncio.Future[Any]]) -> Target:
@@ -147,10 +156,12 @@ class Version:
     async def end(self, successor: Version | None = None) -> None:
         """Drain by the manifest's policy, then end workers and outputs."""
         manifest = self.manifest
-        await self.function.drain(manifest.drain, manifest.drain_timeout_s, successor.function if successor else None)
+        # A version that never came up would drain until its time-out.
+        policy = manifest.drain if self.function.pool.came_up.is_set() else "handover"
+        await self.function.drain(policy, manifest.drain_timeout_s, successor.function if successor else None)
         await self.function.close()
-        for route in self.routes:
-            await route.output.stop()
+        started, self._started = self._started, []
+        await _stop_all([output.stop for output in started], self.function.log_adapter)
 
     def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         return self._around.call(name, event)
@@ -179,7 +190,9 @@ class Deployment:
         self._around = around
         self._log = BoundLogger(_log, function=name)
         self._version: Version | None = None
-        self._triggers: list[tuple[Any, TriggerHost, TriggerSpec]] = []
+        self._versions: list[Version] = []
+        """Every version with workers: the one in place, and one that starts or drains beside it."""
+        self._triggers: list[tuple[plugin.Trigger | None, TriggerHost, TriggerSpec]] = []
         self._trouble = ""
         self._chained: Delivery | None = None
         self._bringing_up: asyncio.Task[None] | None = None
@@ -191,15 +204,28 @@ class Deployment:
         for warning in manifest.warnings:
             self._log.warning("%s", warning)
         try:
-            self._version = version = Version(manifest, self._around)
+            self._version = version = self._made(manifest)
             await version.start()
         except StartError as error:
             self._log.error("cannot start: %s", error)
             self._bringing_up = asyncio.create_task(self._come_up_late(version))
-        except EdgehostError as error:
-            self.trouble(str(error))
+        except Exception as error:
+            self.trouble(_words(error))
+            await self._end_version(self._version, None)
+            self._version = None
         else:
             await self._start_triggers(version)
+
+    def _made(self, manifest: Manifest) -> Version:
+        version = Version(manifest, self._around)
+        self._versions.append(version)
+        return version
+
+    async def _end_version(self, version: Version | None, successor: Version | None) -> None:
+        if version is not None:
+            await version.end(successor)
+            if version in self._versions:  # a stop in the middle of an upgrade ends it too
+                self._versions.remove(version)
 
     def trouble(self, message: str) -> None:
         """Something a person must mend keeps this function from running; shown until a new version starts."""
@@ -215,14 +241,17 @@ class Deployment:
         for spec in version.manifest.triggers:
             host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
             host.lead_to(version)
+            trigger: plugin.Trigger | None = None
             try:
                 trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
-                self._triggers.append((trigger, host, spec))
+                assert trigger is not None
                 await trigger.start()
                 if host.state == "starting":
                     host.report("running")
-            except EdgehostError as error:
-                host.report("failed", str(error))
+            except Exception as error:
+                host.report("failed", _words(error))
+            finally:
+                self._triggers.append((trigger, host, spec))
 
     def _withdraw(self, future: asyncio.Future[Response]) -> bool:
         return self._version is not None and self._version.function.withdraw(future)
@@ -231,13 +260,15 @@ class Deployment:
         """Upgrade: the new version is started first, then swapped in. Raises EdgehostError and keeps the old one if it
         cannot start.
         """
-        old = self._version
-        new = Version(manifest, self._around)
+        old, new = self._version, None
         try:
+            new = self._made(manifest)
             await new.start()
-        except EdgehostError:
-            await new.end()
-            raise
+        except (Exception, asyncio.CancelledError) as error:
+            await self._end_version(new, None)
+            if isinstance(error, (EdgehostError, asyncio.CancelledError)):
+                raise
+            raise TriggerError(_words(error)) from error
         if self._bringing_up is not None:
             self._bringing_up.cancel()
             self._bringing_up = None
@@ -249,23 +280,25 @@ class Deployment:
         else:
             await self._stop_triggers()
             await self._start_triggers(new)
-        if old is not None:
-            await old.end(new)
+        await self._end_version(old, new)
         self._log.info("version %s is in place", manifest.version)
 
     async def _stop_triggers(self) -> None:
-        await asyncio.gather(*(trigger.stop() for trigger, _, _ in self._triggers))
-        for _, host, _ in self._triggers:
+        triggers, self._triggers = self._triggers, []
+        stops = [asyncio.create_task(_stop_all([trigger.stop], host.log)) for trigger, host, _ in triggers if trigger is not None]
+        await asyncio.sleep(0)  # each has begun to stop, so what it hands over is all there will be
+        for _, host, _ in triggers:
+            host.hurry()
+        await asyncio.gather(*stops)
+        for _, host, _ in triggers:
             host.report("stopped")
-        self._triggers.clear()
 
     async def stop(self) -> None:
         """Triggers first, so that nothing new comes; then the function by its drain policy."""
         if self._bringing_up is not None:
             self._bringing_up.cancel()
         await self._stop_triggers()
-        if self._version is not None:
-            await self._version.end()
+        await asyncio.gather(*(self._end_version(version, None) for version in list(self._versions)))
 
     def submit(self, event: Event) -> asyncio.Future[Response]:
         """A direct call (invoke, call_function): the caller waits and decides itself what to do with a failure."""
@@ -320,6 +353,18 @@ class Deployment:
             since=self._since,
             warnings=list(manifest.warnings),
         )
+
+
+async def _stop_all(stops: list[Callable[[], Awaitable[None]]], log: logging.LoggerAdapter[logging.Logger]) -> None:
+    """Stop them all: a plugin that cannot be stopped keeps no other from ending."""
+    for result in await asyncio.gather(*(stop() for stop in stops), return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("while stopping: %s", _words(result), exc_info=result)
+
+
+def _words(error: Exception) -> str:
+    """An error of edgehost speaks for itself; what else a plugin raises is named."""
+    return str(error) if isinstance(error, EdgehostError) else f"{type(error).__name__}: {error}"
 
 
 async def _sent(output: plugin.Output, event: Event) -> None:
