@@ -335,7 +335,7 @@ class Function:
 
     def stuck(self, worker: WorkerHandle) -> None:
         """A worker sits in one event while others wait behind it: whoever has room takes them over."""
-        if choose(self._workers) is not None:
+        if choose([other for other in self._workers if other is not worker]) is not None:
             self.requeue(worker.recall())
 
     def call_function(self, name: str, event: Event) -> asyncio.Future[Response]:

@@ -127,8 +127,8 @@ class WorkerHandle:
         self.pending[number] = call
         if len(self.pending) == 1:
             self.channel.send_now(frame)
-            return
-        self.channel.send(frame)
+        else:
+            self.channel.send(frame)
         if not self._look_s:
             self._look_s = _LOOK_S
             self._loop.call_later(_LOOK_S, self._look)
@@ -141,10 +141,10 @@ class WorkerHandle:
         self._owner.answered(call, failure("raised", message))
 
     def _look(self) -> None:
-        """While several events are out: if no answer came since the last look, one may lie finished behind a slow one. Read
-        ahead.
+        """While events are out: if no answer came since the last look, one may lie finished behind a slow one, or log lines of
+        the slow one itself. Read ahead.
         """
-        if len(self.pending) < 2 or self.state == "ended":
+        if not self.pending or self.state == "ended":
             self._look_s = 0.0
             return
         if self.answered != self._seen:
@@ -152,9 +152,14 @@ class WorkerHandle:
             self._look_s = _LOOK_S
         elif not self.channel.read_ahead():
             self._look_s = min(_LOOK_MOST_S, self._look_s * 2)
-            if self._look_s == _LOOK_MOST_S:
+            if self._look_s == _LOOK_MOST_S and self._sits():
                 self._owner.stuck(self)
         self._loop.call_later(self._look_s, self._look)
+
+    def _sits(self) -> bool:
+        """Whether it is in its oldest event and others wait behind that. (What is still on its way to it is not begun either.)"""
+        oldest = next(iter(self.pending.values()))
+        return len(self.pending) > 1 and oldest.ordinal <= self.channel.progress().begun
 
     def recall(self) -> list[Call]:
         """Take back the calls the worker has not begun, in order; it gets no more until it is past them."""
