@@ -15,170 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
-
-import msgspec
 
 from edgehost import plugin
-from edgehost.batch import Batcher
-from edgehost.config import Config
 from edgehost.control.protocol import FunctionStatus, TriggerStatus
-from edgehost.delivery import Delivery, Route, Target
+from edgehost.delivery import Delivery
 from edgehost.engine.function import Function
-from edgehost.engine.nursery import Nursery, breed_of
-from edgehost.engine.spec import WorkerSpec
 from edgehost.errors import EdgehostError, StartError, TriggerError
-from edgehost.event import Event, Origin, Response, failure
+from edgehost.event import Event, Response, failure
+from edgehost.hosts import Surroundings, TriggerHost
 from edgehost.log import BoundLogger
-from edgehost.manifest.model import Manifest, OutputSpec, TriggerSpec
-from edgehost.mqtt import Session
-
-T = TypeVar("T")
-TriggerState = Literal["starting", "running", "degraded", "failed", "stopped"]
+from edgehost.manifest.model import Manifest, TriggerSpec
+from edgehost.version import Version, in_words, stop_all
 
 _log = logging.getLogger("edgehost.deployment")
-
-
-class Surroundings(Protocol):
-    """What a deployment needs of its agent."""
-
-    config: Config
-    standalone: bool
-    nursery: Nursery
-
-    def broker(self, name: str) -> Session: ...
-
-    def shared(self, key: str, make: Callable[[], T]) -> T: ...
-
-    def call(self, name: str, event: Event) -> asyncio.Future[Response]: ...
-
-    def deliver(self, name: str, event: Event) -> asyncio.Future[Response]: ...
-
-
-class TriggerHost:
-    """The edgehost.plugin.TriggerHost of one trigger."""
-
-    def __init__(
-        self, manifest: Manifest, spec: TriggerSpec, around: Surroundings, withdraw: Callable[[asyncio.Future[Response]], bool]
-    ) -> None:
-        self.function_name = manifest.name
-        self.folder = manifest.folder
-        self.origin = Origin(spec.kind, spec.name)
-        self.standalone = around.standalone
-        self.config = around.config
-        self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
-        self.broker = around.broker
-        self.shared = around.shared
-        self.withdraw = withdraw
-        self.submit: Callable[[Event], asyncio.Future[Response]]
-        self.state: TriggerState = "starting"
-        self.message = ""
-        self._spec = spec
-        self._replies: bool = plugin.load("trigger", spec.kind).replies
-        self._batcher: Batcher | None = None
-        self._delivery: Delivery | None = None
-
-    def lead_to(self, version: Version) -> None:
-        """Send every event from now on to `version`, those that wait for a batch or for another try included."""
-        submit: Callable[[Any], asyncio.Future[Any]] = version.function.submit
-        if self._spec.batch is not None:
-            self._batcher = self._batcher or Batcher(self._spec.batch, submit)
-            self._batcher.deliver = submit
-            submit = self._batcher.submit
-        if not self._replies:
-            target = version.target(submit)
-            self._delivery = self._delivery or Delivery(target, self.log)
-            self._delivery.target = target
-            submit = self._delivery.submit
-        self.submit = submit
-
-    def hurry(self) -> None:
-        """The trigger stops: no event waits any longer for a batch to fill or for a delay between two tries."""
-        if self._batcher is not None:
-            self._batcher.flush()
-        if self._delivery is not None:
-            self._delivery.hurry()
-
-    def report(self, state: TriggerState, message: str = "") -> None:
-        if (state, message) != (self.state, self.message):
-            self.state, self.message = state, message
-            level = logging.WARNING if state in ("degraded", "failed") else logging.INFO
-            self.log.log(level, "%s%s", state, f": {message}" if message else "")
-
-
-class OutputHost:
-    """The edgehost.plugin.OutputHost of one output."""
-
-    def __init__(self, manifest: Manifest, spec: OutputSpec, around: Surroundings) -> None:
-        self.function_name = manifest.name
-        self.name = spec.name
-        self.config = around.config
-        self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
-        self.broker = around.broker
-        self.call = around.deliver
-
-
-class Version:
-    """One version of the function: its workers, its outputs, and what its context may ask of the agent."""
-
-    def __init__(self, manifest: Manifest, around: Surroundings) -> None:
-        self.manifest = manifest
-        self._around = around
-        self.routes = [
-            Route(spec, plugin.load("output", spec.kind)(spec.settings, OutputHost(manifest, spec, around)))
-            for spec in manifest.outputs
-        ]
-        self.function = Function(
-            worker_spec(manifest),
-            manifest.workers,
-            manifest.queue,
-            manifest.start_timeout_s,
-            around.nursery,
-            breed_of(manifest),
-            self,
-        )
-        self._publishing: set[asyncio.Task[None]] = set()
-        self._started: list[plugin.Output] = []
-
-    async def start(self) -> None:
-        """Outputs first, then workers. Raises StartError, or whatever an output raises."""
-        for route in self.routes:
-            await route.output.start()
-            self._started.append(route.output)
-        await self.function.start()
-
-    def target(self, submit: Callable[[Any], asyncio.Future[Any]]) -> Target:
-        """Where a delivery leads that hands its events to `submit`."""
-        return Target(submit, self.manifest.retry, self.routes, self.function.counters.retry)
-
-    async def end(self, successor: Version | None = None) -> None:
-        """Drain by the manifest's policy, then end workers and outputs."""
-        manifest = self.manifest
-        # A version that never came up would drain until its time-out.
-        policy = manifest.drain if self.function.pool.came_up.is_set() else "handover"
-        await self.function.drain(policy, manifest.drain_timeout_s, successor.function if successor else None)
-        await self.function.close()
-        started, self._started = self._started, []
-        await _stop_all([output.stop for output in started], self.function.log_adapter)
-
-    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
-        return self._around.call(name, event)
-
-    def publish(self, output: str, event: Event) -> asyncio.Future[None]:
-        """`context.publish`: what a handler sends on its way, whatever its answer will be."""
-        route = next((route for route in self.routes if route.spec.name == output), None)
-        if route is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            future.set_exception(
-                TriggerError(f"{output!r} is not an output of {self.manifest.name!r}; declare [outputs.{output}]")
-            )
-            return future
-        task = asyncio.get_running_loop().create_task(_sent(route.output, event))
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
-        return task
 
 
 class Deployment:
@@ -210,7 +60,7 @@ class Deployment:
             self._log.error("cannot start: %s", error)
             self._bringing_up = asyncio.create_task(self._come_up_late(version))
         except Exception as error:
-            self.trouble(_words(error))
+            self.trouble(in_words(error))
             await self._end_version(self._version, None)
             self._version = None
         else:
@@ -249,7 +99,7 @@ class Deployment:
                 if host.state == "starting":
                     host.report("running")
             except Exception as error:
-                host.report("failed", _words(error))
+                host.report("failed", in_words(error))
             finally:
                 self._triggers.append((trigger, host, spec))
 
@@ -268,7 +118,7 @@ class Deployment:
             await self._end_version(new, None)
             if isinstance(error, (EdgehostError, asyncio.CancelledError)):
                 raise
-            raise TriggerError(_words(error)) from error
+            raise TriggerError(in_words(error)) from error
         if self._bringing_up is not None:
             self._bringing_up.cancel()
             self._bringing_up = None
@@ -285,7 +135,7 @@ class Deployment:
 
     async def _stop_triggers(self) -> None:
         triggers, self._triggers = self._triggers, []
-        stops = [asyncio.create_task(_stop_all([trigger.stop], host.log)) for trigger, host, _ in triggers if trigger is not None]
+        stops = [asyncio.create_task(stop_all([trigger.stop], host.log)) for trigger, host, _ in triggers if trigger is not None]
         await asyncio.sleep(0)  # each has begun to stop, so what it hands over is all there will be
         for _, host, _ in triggers:
             host.hurry()
@@ -353,51 +203,3 @@ class Deployment:
             since=self._since,
             warnings=list(manifest.warnings),
         )
-
-
-async def _stop_all(stops: list[Callable[[], Awaitable[None]]], log: logging.LoggerAdapter[logging.Logger]) -> None:
-    """Stop them all: a plugin that cannot be stopped keeps no other from ending."""
-    for result in await asyncio.gather(*(stop() for stop in stops), return_exceptions=True):
-        if isinstance(result, Exception):
-            log.error("while stopping: %s", _words(result), exc_info=result)
-
-
-def _words(error: Exception) -> str:
-    """An error of edgehost speaks for itself; what else a plugin raises is named."""
-    return str(error) if isinstance(error, EdgehostError) else f"{type(error).__name__}: {error}"
-
-
-async def _sent(output: plugin.Output, event: Event) -> None:
-    """Send what a handler published, and wait until it is safe."""
-    wait = output.send(event, Response(200, event.content_type, event.headers, event.body))
-    if wait is not None:
-        await wait
-
-
-def worker_spec(manifest: Manifest) -> WorkerSpec:
-    """What the workers of this manifest are told."""
-    limits = manifest.limits
-    return WorkerSpec(
-        function=manifest.name,
-        version=manifest.version,
-        description=manifest.description,
-        runtime=manifest.runtime,
-        handler=manifest.handler,
-        folder=str(manifest.folder),
-        worker_id=0,
-        concurrency=manifest.concurrency,
-        timeout_s=manifest.timeout_s,
-        body=manifest.body,
-        on_loop=manifest.on_loop,
-        debug=manifest.debug,
-        log_level=manifest.log_level,
-        env=manifest.env,
-        triggers=tuple(Origin(trigger.kind, trigger.name) for trigger in manifest.triggers),
-        outputs=tuple(output.name for output in manifest.outputs),
-        memory_bytes=limits.memory_bytes,
-        open_files=limits.open_files,
-        processes=limits.processes,
-        cpu_s=limits.cpu_s,
-        niceness=limits.niceness,
-        settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
-    )

@@ -30,9 +30,11 @@ FLOORS = {
     "edgehost.engine": 2,
     "edgehost.batch": 3,
     "edgehost.delivery": 3,
-    "edgehost.deployment": 4,
-    "edgehost.agent": 5,
-    "edgehost.cli": 6,
+    "edgehost.hosts": 4,
+    "edgehost.version": 5,
+    "edgehost.deployment": 6,
+    "edgehost.agent": 7,
+    "edgehost.cli": 8,
 }
 PLUGINS = ("edgehost.triggers", "edgehost.runtimes", "edgehost.outputs")
 FOR_PEOPLE = {"typer", "rich", "click"}

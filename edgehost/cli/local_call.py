@@ -18,10 +18,10 @@ from msgspec.structs import replace
 from edgehost.cli.answers import LogRecord
 from edgehost.control.local import event_of
 from edgehost.control.protocol import Invoke
-from edgehost.deployment import worker_spec
 from edgehost.engine.call import whole
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
+from edgehost.engine.spec import worker_spec
 from edgehost.event import Event, Response, failure
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest

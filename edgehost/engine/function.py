@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgehost.engine import frames
 from edgehost.engine.call import FOREVER, Call
+from edgehost.engine.counters import Counters
 from edgehost.engine.handle import WorkerHandle
 from edgehost.engine.nursery import Breed, Nursery
 from edgehost.engine.output import OutputPipe, Throttle
@@ -35,7 +36,6 @@ _SWEEP_S = 0.005
 _DRAIN_CALLBACK_S = 0.5
 """What the drain callback gets at least, also when the events have used up the drain time-out."""
 _TELL_DROPPED_S = 1.0
-_LATENCIES = 2048
 
 log = logging.getLogger("edgehost.function")
 
@@ -46,32 +46,6 @@ class Services(Protocol):
     def call(self, name: str, event: Event) -> asyncio.Future[Response]: ...
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
-
-
-class Counters:
-    """What happened to the events of a function since it was started."""
-
-    __slots__ = ("dropped", "failed", "handled", "last_error", "latencies", "retried")
-
-    def __init__(self) -> None:
-        self.handled = 0
-        self.failed = 0
-        self.dropped = 0
-        self.retried = 0
-        self.last_error = ""
-        self.latencies: deque[float] = deque(maxlen=_LATENCIES)
-        """Seconds from submit to answer, of the newest events."""
-
-    def retry(self) -> None:
-        """One more try of a failed event."""
-        self.retried += 1
-
-    def quantile_ms(self, q: float) -> float:
-        """The q-quantile of the newest latencies in milliseconds; 0 if there are none."""
-        if not self.latencies:
-            return 0.0
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1e3
 
 
 class Function:

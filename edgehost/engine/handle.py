@@ -15,55 +15,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec.structs import replace
 
 from edgehost.engine import frames
 from edgehost.engine.call import FOREVER, Call, Stream, whole
 from edgehost.engine.channel import Channel
+from edgehost.engine.credit import credit_for
 from edgehost.engine.frames import HEADER, INLINE_MAX, encode
 from edgehost.engine.nursery import Process
+from edgehost.engine.owner import Owner
 from edgehost.event import Event, Response, failure
 
-CREDIT_MAX = 64
-CREDIT_S = 1e-3
-"""A worker holds about this much work: enough to keep it busy while the agent turns once, too little to wait behind."""
 _LOOK_S = 0.002
 _LOOK_MOST_S = 0.05
 _NUMBER = 0xFFFFFFFF
-
-
-class Owner(Protocol):
-    """The function a worker works for."""
-
-    timeout_s: float
-    publishing: int
-    """Answers that wait until what their handlers published is safe."""
-
-    def answered(self, call: Call, response: Response) -> None: ...
-
-    def batch_answered(self, call: Call, responses: list[Response]) -> None: ...
-
-    def stream_ended(self, call: Call, reason: str) -> None: ...
-
-    def worker_free(self) -> None: ...
-
-    def stuck(self, worker: WorkerHandle) -> None: ...
-
-    def requeue(self, calls: list[Call]) -> None: ...
-
-    def call_function(self, name: str, event: Event) -> asyncio.Future[Response]: ...
-
-    def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
-
-    def log(self, record: frames.Record) -> None: ...
-
-
-def credit_for(peak_s: float) -> int:
-    """How many events a worker may hold whose slowest recent one took `peak_s`. The peak, not the mean: one slow event in twenty
-    would else make nineteen quick ones wait behind it while other workers are idle."""
-    return CREDIT_MAX if peak_s <= CREDIT_S / CREDIT_MAX else max(1, int(CREDIT_S / peak_s))
 
 
 class WorkerHandle:

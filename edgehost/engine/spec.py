@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 
 from edgehost.event import Origin
+from edgehost.manifest.model import Manifest
 
 
 class WorkerSpec(Struct, frozen=True, array_like=True):
@@ -35,3 +37,32 @@ class WorkerSpec(Struct, frozen=True, array_like=True):
     cpu_s: int | None = None
     niceness: int | None = None
     settings: Raw | Any = None
+
+
+def worker_spec(manifest: Manifest) -> WorkerSpec:
+    """What the workers of this manifest are told."""
+    limits = manifest.limits
+    return WorkerSpec(
+        function=manifest.name,
+        version=manifest.version,
+        description=manifest.description,
+        runtime=manifest.runtime,
+        handler=manifest.handler,
+        folder=str(manifest.folder),
+        worker_id=0,
+        concurrency=manifest.concurrency,
+        timeout_s=manifest.timeout_s,
+        body=manifest.body,
+        on_loop=manifest.on_loop,
+        debug=manifest.debug,
+        log_level=manifest.log_level,
+        env=manifest.env,
+        triggers=tuple(Origin(trigger.kind, trigger.name) for trigger in manifest.triggers),
+        outputs=tuple(output.name for output in manifest.outputs),
+        memory_bytes=limits.memory_bytes,
+        open_files=limits.open_files,
+        processes=limits.processes,
+        cpu_s=limits.cpu_s,
+        niceness=limits.niceness,
+        settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
+    )

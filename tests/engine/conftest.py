@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from edgehost.deployment import worker_spec
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
+from edgehost.engine.spec import worker_spec
 from edgehost.event import Event, Response, failure
 from edgehost.manifest.model import Manifest
 

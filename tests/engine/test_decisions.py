@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from edgehost.backoff import Backoff
 from edgehost.engine import output
 from edgehost.engine.births import Ended
+from edgehost.engine.counters import Counters
+from edgehost.engine.credit import CREDIT_MAX, CREDIT_S, credit_for
 from edgehost.engine.frames import HEADER, HEADER_SIZE, frame
-from edgehost.engine.function import Counters
-from edgehost.engine.handle import CREDIT_MAX, CREDIT_S, credit_for
 from edgehost.engine.nursery import _reason
 from edgehost.engine.output import Throttle
 from edgehost.engine.pool import choose, restart_delay_s

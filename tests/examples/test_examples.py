@@ -120,7 +120,7 @@ def test_speech_hears_every_voice_and_no_voice_in_noise(silero: Path) -> None:
 import json, sys
 from pathlib import Path
 import msgspec
-from edgehost.deployment import worker_spec
+from edgehost.engine.spec import worker_spec
 from edgehost.manifest import read_manifest
 from edgehost.runtimes.onnx import OnnxRuntime
 from edgehost.sdk.event import Event

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from edgehost.deployment import worker_spec
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
+from edgehost.engine.spec import worker_spec
 from edgehost.event import Event, Origin, Response
 from edgehost.manifest.model import Manifest, Queue
 from tools.benches.report import Row
