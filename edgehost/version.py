@@ -1,4 +1,4 @@
-"""Version: one version of a function with its workers and outputs, from start to end. Must not know triggers or its successors."""
+"""Version: one version of a function with its workers and outputs, from start to end. Must not know triggers or successors."""
 
 from __future__ import annotations
 
