@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ from edgehost.watch import changes
 T = TypeVar("T")
 
 log = logging.getLogger("edgehost.agent")
+
+_DESCRIPTORS = 65536
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,13 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
     return config, Options(watch=given.watch, embedded_broker=given.broker == "embedded")
 
 
+def _raise_descriptor_limit() -> None:
+    """Each worker takes five descriptors of the agent; the usual soft limit of 1024 is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
+
+
 async def _run(config: Config, options: Options) -> None:
     agent = Agent(config, options)
     loop = asyncio.get_running_loop()
@@ -264,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, options = parse(sys.argv[1:] if argv is None else argv)
         set_up(config.log)
+        _raise_descriptor_limit()
         asyncio.run(_run(config, options))
     except ControlError as error:
         sys.stderr.write(f"edgehost: {error}\n")

@@ -228,6 +228,7 @@ class Channel:
         start = self._position
         if not sent <= start < end:
             return False
+        kernel.barrier()  # an Arm core may show `end` before the bytes that were written before it
         data = bytes(self._bodies[OUTBOX_AT + start - sent : OUTBOX_AT + end - sent])
         if STATE.unpack_from(self._outbound, 0)[1] != sent:
             return False

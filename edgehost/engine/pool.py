@@ -3,7 +3,7 @@
     worker ends                          next
     after it answered something          at once
     twice in a row without an answer     after a growing delay; three times in a row: the pool is in `crash_loop`
-    while it loads                       after a growing delay; the pool is `failed` until one loads
+    while it loads                       once at once, then after a growing delay; the pool is `failed` until one loads
 
 One task per worker keeps it alive: start, wait for its end, wait, again. Knows handles; must not know queues or policies.
 """
