@@ -25,6 +25,8 @@ from edgehost.sdk.program import Program
 
 PLAIN = frozenset({bytes, str, dict, list})
 """Results that are neither a stream nor a Response: nearly all."""
+ANSWER_AGE_S = 50e-6
+"""Answers leave in bursts of about this much work: the agent takes one while the worker makes the next."""
 LATE = "the handler did not answer before its deadline"
 _PEAK_DECAY = 0.98
 """Per event: after a slow one, about 350 quick ones bring the credit back from one to sixty-four."""

@@ -10,15 +10,12 @@ from time import monotonic
 from typing import Any
 
 from edgehost.engine import frames
-from edgehost.engine.answering import LATE, Item, Worker, about
+from edgehost.engine.answering import ANSWER_AGE_S, LATE, Item, Worker, about
 from edgehost.engine.frames import encode
 from edgehost.engine.gateway import Gateway
 from edgehost.engine.port import AgentGoneError, Port
 from edgehost.sdk import answer
 from edgehost.sdk.program import Program
-
-_ANSWER_AGE_S = 50e-6
-"""As in sync_worker: while more waits, answers leave in bursts of about this much work."""
 
 
 class AsyncWorker(Worker):
@@ -58,7 +55,7 @@ class AsyncWorker(Worker):
         while inbox and len(self._tasks) < self._concurrency:
             kind, call, deadline, item = inbox.popleft()
             self._start(self._handle(call, deadline, item) if kind <= frames.BATCH else self._end_with(kind))
-        self.port.flush_if_older(monotonic(), _ANSWER_AGE_S if inbox else 0.0)
+        self.port.flush_if_older(monotonic(), ANSWER_AGE_S if inbox else 0.0)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

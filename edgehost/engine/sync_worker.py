@@ -9,15 +9,12 @@ from time import monotonic
 from typing import Any
 
 from edgehost.engine import frames
-from edgehost.engine.answering import PLAIN, Item, Worker, about
+from edgehost.engine.answering import ANSWER_AGE_S, PLAIN, Item, Worker, about
 from edgehost.engine.frames import encode
 from edgehost.engine.gateway import Gateway
 from edgehost.engine.port import AgentGoneError, Port
 from edgehost.sdk import answer
 from edgehost.sdk.program import Program
-
-_ANSWER_AGE_S = 50e-6
-"""Answers leave in bursts of about this much work: the agent takes one while the worker makes the next."""
 
 
 class SyncWorker(Worker):
@@ -69,7 +66,7 @@ class SyncWorker(Worker):
             self.fail(call, error, item)
         now = self.leave(call, started, body)
         self._call, self._event_id = 0, ""
-        self.port.flush_if_older(now, _ANSWER_AGE_S)
+        self.port.flush_if_older(now, ANSWER_AGE_S)
 
     def _send_stream(self, call: int, result: Any) -> None:
         port = self.port
