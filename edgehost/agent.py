@@ -48,6 +48,8 @@ class Options:
 
     watch: bool = False
     embedded_broker: bool = False
+    standalone: bool = False
+    """One function was named and nothing else runs: it answers at `/` too."""
 
 
 class Agent:
@@ -55,7 +57,7 @@ class Agent:
 
     def __init__(self, config: Config, options: Options) -> None:
         self.config = config
-        self.standalone = len(config.functions) == 1
+        self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
         self.nursery = Nursery(self._loop)
@@ -251,7 +253,9 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
         socket=given.socket or config.socket,
         log=replace(config.log, level=given.log_level or config.log.level, format=given.log_format or config.log.format),
     )
-    return config, Options(watch=given.watch, embedded_broker=given.broker == "embedded")
+    # A service's one function keeps its own path: a second one may join it tomorrow.
+    alone = len(given.function) == 1 and len(config.functions) == 1
+    return config, Options(given.watch, given.broker == "embedded", alone)
 
 
 def _raise_descriptor_limit() -> None:

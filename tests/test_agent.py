@@ -36,6 +36,15 @@ def test_the_command_line_becomes_values(tmp_path: Path) -> None:
     assert parse(["--broker=embedded"])[1].embedded_broker
 
 
+def test_only_a_function_named_alone_answers_at_the_root(tmp_path: Path) -> None:
+    (tmp_path / "edgehost.toml").write_text('[agent]\nfunctions = ["only"]\n')
+    service, alone = f"--config={tmp_path / 'edgehost.toml'}", f"--function={tmp_path}"
+    assert parse([alone])[1].standalone
+    assert not parse([alone, f"--function={tmp_path / 'b'}"])[1].standalone
+    assert not parse([service])[1].standalone
+    assert not parse([service, alone])[1].standalone
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "edgehost.toml").write_text('[http]\nlisten = "127.0.0.1:1"\n[log]\nlevel = "error"\n')
     config, _ = parse([f"--config={tmp_path / 'edgehost.toml'}", "--http=127.0.0.1:2"])
