@@ -47,6 +47,22 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Positive = 256
 
 
+class SerialPort(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[serial.NAME]`: what a function's `port = "NAME"` means on this device."""
+
+    port: Annotated[str, Meta(min_length=1)]
+    """A path (`/dev/ttyUSB0`), a name in /dev/serial/by-id, or `usb:VENDOR:PRODUCT[:SERIAL]` in hexadecimal."""
+
+
+class Gpio(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[gpio]`: what functions' pins are."""
+
+    driver: Literal["auto", "gpiod", "sim"] = "auto"
+    """auto: the kernel's chips, by gpiod. sim: chips in the agent's memory, moved with `edgehost gpio set`."""
+    chip: str = ""
+    """The chip meant where a function names none: a label or a path; empty: the board profile's."""
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """`[log]`: the agent's log, on standard error."""
 
@@ -64,6 +80,10 @@ class Config(Struct, frozen=True):
     socket: Path | None = None
     """The local control socket; None: agent.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/edgehost, else /run/edgehost."""
     brokers: dict[str, Broker] = {}
+    serial: dict[str, SerialPort] = {}
+    gpio: Gpio = Gpio()
+    profile: str = ""
+    """The board profile's name, or a path to one; empty: the board is recognised."""
     http: Http = Http()
     log: Log = Log()
     warnings: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgehost.config import Broker, Config, Http, Log
+from edgehost.config import Broker, Config, Gpio, Http, Log, SerialPort
 from edgehost.errors import ConfigError
 from edgehost.manifest.conversion import to_struct
 from edgehost.manifest.place import toml_place
@@ -31,6 +31,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
 
     functions: tuple[str, ...] = ()
     socket: str = ""
+    profile: str = ""
 
 
 def read_config(path: Path) -> Config:
@@ -47,13 +48,17 @@ def read_config(path: Path) -> Config:
 
 
 def _config(table: Mapping[str, Any], source: Path) -> Config:
-    known = ("agent", "brokers", "http", "log")
+    known = ("agent", "brokers", "serial", "gpio", "http", "log")
     unknown = next((key for key in table if key not in known), None)
     if unknown is not None:
         raise unknown_key((unknown,), known)
     folder = source.parent.resolve()
     agent = to_struct(_table(table, "agent"), Agent, ("agent",))
     brokers = {name: _broker(name, broker, folder) for name, broker in _table(table, "brokers").items()}
+    ports = {
+        name: to_struct(_named(name, port, ("serial", name)), SerialPort, ("serial", name))
+        for name, port in _table(table, "serial").items()
+    }
     http = to_struct(_table(table, "http"), Http, ("http",))
     _check_listen(http.listen)
     return Config(
@@ -61,6 +66,9 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
         functions=_functions(agent.functions, folder),
         socket=_socket(agent.socket, folder),
         brokers=brokers,
+        serial=ports,
+        gpio=to_struct(_table(table, "gpio"), Gpio, ("gpio",)),
+        profile=str(_path(agent.profile, folder, ("agent", "profile"))) if "/" in agent.profile else agent.profile,
         http=http,
         log=to_struct(_table(table, "log"), Log, ("log",)),
         warnings=tuple(warning for name in brokers for warning in _exposed(name, brokers[name], source)),
@@ -70,7 +78,7 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key == "brokers" else f"a table [{key}]")
+        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key in ("brokers", "serial") else f"a table [{key}]")
     return value
 
 
@@ -95,11 +103,7 @@ def _socket(name: str, folder: Path) -> Path | None:
 
 def _broker(name: str, value: Any, folder: Path) -> Broker:
     place = ("brokers", name)
-    if not _NAME.fullmatch(name):
-        raise Mistake((*place, ""), "cannot be a name; use up to 63 letters, digits, -, _ and ., no sign first or last")
-    if not isinstance(value, Mapping):
-        raise not_allowed(place, value, "a table")
-    broker = to_struct(value, Broker, place)
+    broker = to_struct(_named(name, value, place), Broker, place)
     _check_url(broker.url, (*place, "url"))
     if broker.password_file and broker.password_env:
         raise Mistake((*place, "password_env"), "password_file is given too; keep one of the two")
@@ -107,6 +111,15 @@ def _broker(name: str, value: Any, folder: Path) -> Broker:
         raise Mistake((*place, "cert_file"), "missing; key_file is the key of a certificate")
     files = {key: _readable(getattr(broker, key), folder, (*place, key)) for key in _BROKER_FILES if getattr(broker, key)}
     return replace(broker, **files)
+
+
+def _named(name: str, value: Any, place: tuple[str, ...]) -> Mapping[str, Any]:
+    """The table under a name that functions use."""
+    if not _NAME.fullmatch(name):
+        raise Mistake((*place, ""), "cannot be a name; use up to 63 letters, digits, -, _ and ., no sign first or last")
+    if not isinstance(value, Mapping):
+        raise not_allowed(place, value, "a table")
+    return value
 
 
 def _check_url(url: str, place: tuple[str, ...]) -> None:

@@ -175,7 +175,9 @@ class Deployment:
 
     def status(self) -> FunctionStatus:
         """How it is, for people and machines."""
-        triggers = [TriggerStatus(spec.name, spec.kind, host.state, host.message) for _, host, spec in self._triggers]
+        triggers = [
+            TriggerStatus(spec.name, spec.kind, host.state, host.message, dict(host.counts)) for _, host, spec in self._triggers
+        ]
         version = self._version
         if version is None:
             return FunctionStatus(self.name, "failed", last_error=self._trouble, since=self._since)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -64,6 +65,7 @@ class TriggerHost:
         self.submit: Callable[[Event], asyncio.Future[Response]]
         self.state: TriggerState = "starting"
         self.message = ""
+        self.counts: Counter[str] = Counter()
         self._spec = spec
         self._replies: bool = plugin.load("trigger", spec.kind).replies
         self._batcher: Batcher | None = None
@@ -106,4 +108,5 @@ class OutputHost:
         self.config = around.config
         self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
         self.broker = around.broker
+        self.shared = around.shared
         self.call = around.deliver

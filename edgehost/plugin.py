@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,8 @@ class TriggerHost(Protocol):
     """True under `edgehost run` with one function alone: the HTTP trigger then serves `/` too."""
     config: Config
     log: logging.LoggerAdapter[logging.Logger]
+    counts: Counter[str]
+    """What happened at the source, by name (`dropped`, `bad_checksum`, `reconnects`): count up, `edgehost functions` shows it."""
 
     @property
     def submit(self) -> Callable[[Event], asyncio.Future[Response]]:
@@ -92,6 +95,9 @@ class OutputHost(Protocol):
 
     def broker(self, name: str) -> Session: ...
 
+    def shared(self, key: str, make: Callable[[], T]) -> T:
+        """As TriggerHost.shared: the same parts, so that an output can write to the port a trigger reads."""
+
     def call(self, function_name: str, event: Event) -> asyncio.Future[Response]:
         """Hand an event to a local function by name, with its retries and outputs; code `not_ready` if there is none."""
 
@@ -135,6 +141,10 @@ class Runtime(Protocol):
 _GROUPS: dict[Kind, str] = {"trigger": "edgehost.triggers", "output": "edgehost.outputs", "runtime": "edgehost.runtimes"}
 
 
+_EXTRAS = frozenset({"http", "onnx", "gpio", "modbus"})
+"""Kinds that need an extra of edgehost, which bears their name."""
+
+
 def kinds(kind: Kind) -> Sequence[str]:
     """The names of every installed plugin of one kind, sorted."""
     from importlib.metadata import entry_points
@@ -153,6 +163,6 @@ def load(kind: Kind, name: str) -> Any:
     try:
         return points[0].load()
     except ImportError as error:
-        extra = {"http": "http", "onnx": "onnx"}.get(name, "")
+        extra = name if name in _EXTRAS else ""
         advice = f"pip install 'edgehost[{extra}]'" if extra else "reinstall the package that provides it"
         raise PluginError(f"{kind} {name!r} cannot be loaded: {error}; {advice}") from error

@@ -20,7 +20,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgehost"
 
-GROUND_FLOOR = ("event", "manifest", "config", "config_toml", "schedule", "errors", "log", "backoff", "mqtt", "http", "plugin")
+GROUND_FLOOR = (
+    *("event", "manifest", "config", "config_toml", "schedule", "errors", "log", "backoff", "mqtt", "http", "plugin"),
+    *("intake", "reconnect", "framing", "tty", "gpio", "profile"),
+)
 FLOORS = {
     **dict.fromkeys((f"edgehost.{name}" for name in GROUND_FLOOR), 0),
     "edgehost.sdk": 1,
@@ -38,7 +41,10 @@ FLOORS = {
 }
 PLUGINS = ("edgehost.triggers", "edgehost.runtimes", "edgehost.outputs")
 FOR_PEOPLE = {"typer", "rich", "click"}
-HEAVY = {"numpy", "onnxruntime", "uvicorn", "starlette", "httptools", "uvloop", "yaml", "iotcore", "serial", "psutil"}
+HEAVY = {
+    *("numpy", "onnxruntime", "uvicorn", "starlette", "httptools", "uvloop", "yaml", "iotcore", "serial", "psutil"),
+    *("gpiod", "pymodbus", "py_landlock"),
+}
 LISTENER = ("edgehost.triggers.http", {"uvicorn", "starlette"})
 """The HTTP trigger is loaded only when a manifest names it, so it alone may import its server at the top of its module."""
 

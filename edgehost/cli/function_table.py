@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgehost.control.protocol import FunctionStatus, Pong
+from edgehost.control.protocol import FunctionStatus, Pong, TriggerStatus
 
 COLOURS = {
     "ready": "green",
@@ -65,9 +65,13 @@ def _triggers(functions: list[FunctionStatus]) -> Table:
                 Text(f"{function.name}/{trigger.name}"),
                 trigger.kind,
                 Text(trigger.state, COLOURS[trigger.state]),
-                Text(" ".join(trigger.message.split())),
+                Text("  ".join([*filter(None, [" ".join(trigger.message.split())]), *_counts(trigger)])),
             )
     return table
+
+
+def _counts(trigger: TriggerStatus) -> list[str]:
+    return [f"{name} {count:,}" for name, count in trigger.counts.items() if count]
 
 
 def _plain_table(*titles: str) -> Table:

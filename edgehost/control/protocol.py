@@ -68,6 +68,8 @@ class TriggerStatus(Struct, frozen=True):
     kind: str
     state: TriggerState
     message: str = ""
+    counts: dict[str, int] = {}
+    """What happened at the source since it started, by name: `dropped`, `bad_checksum`, `reconnects` ..."""
 
 
 class FunctionStatus(Struct, frozen=True):

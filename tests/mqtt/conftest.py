@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,7 @@ class FakeHost:
     most_running: int = 0
     state: str = "starting"
     reports: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def broker(self, name: str) -> Session:
         assert name == "default"

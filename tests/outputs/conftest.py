@@ -31,6 +31,9 @@ class FakeOutputHost:
     def broker(self, name: str) -> Any:
         raise AssertionError("these outputs ask for no broker")
 
+    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+        raise AssertionError("these outputs share nothing")
+
     def call(self, function_name: str, event: Event) -> asyncio.Future[Response]:
         self.calls.append((function_name, event))
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class FakeHost:
     events: list[Event] = field(default_factory=list)
     futures: list[asyncio.Future[Response]] = field(default_factory=list)
     reports: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
     begun: bool = False
     """What `withdraw` is told about every event."""
 

@@ -1,0 +1,147 @@
+"""Intake: the way into a function for events of a source that cannot take them back (a tty, a pin, a pipe, a datagram).
+
+    room in the function      handed over at once, `max_in_flight` at a time
+    none                      waits here, in order, `max_waiting` of them and 16 MiB at the most
+    none here either          `overflow` says which one is dropped; it is counted (`dropped`) and the trigger is degraded
+
+A source that can wait instead (a pipe, a TCP connection, a file) stops reading while `full`, and loses nothing. Must not know
+what an event is made from, or what happens to it in the function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from msgspec import Struct
+
+from edgehost.event import Event, Response, failure
+from edgehost.manifest.model import Positive
+from edgehost.plugin import TriggerHost
+
+Answered = Callable[[Response], None]
+
+_WAITING_BYTES = 16 * 1024 * 1024
+
+
+class IntakeSettings(Struct, frozen=True):
+    """The keys of every trigger that has an Intake; a trigger's own Settings extend this struct."""
+
+    max_in_flight: Positive = 64
+    """Events the function gets before it has answered the first; 1 keeps them strictly in order."""
+    max_waiting: Positive = 10_000
+    """Events kept while the function is busy; at most 16 MiB of them."""
+    overflow: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    """Which event goes when one too many waits."""
+
+
+class _Given:
+    """One event in the function. `response` is None until it has answered."""
+
+    __slots__ = ("answered", "response")
+
+    def __init__(self, answered: Answered | None) -> None:
+        self.answered = answered
+        self.response: Response | None = None
+
+
+class Intake:
+    """One trigger's intake. `room` is called each time `full` has become False again."""
+
+    def __init__(self, settings: IntakeSettings, host: TriggerHost, room: Callable[[], None] | None = None) -> None:
+        self._settings = settings
+        self._host = host
+        self._room = room
+        self._given: deque[_Given] = deque()
+        self._in_flight = 0
+        self._waiting: deque[tuple[Event, Answered | None]] = deque()
+        self._waiting_bytes = 0
+        self._full = False
+        self._overflowing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def full(self) -> bool:
+        """True while the function has all it takes at once: a source that can wait offers no more."""
+        return self._full
+
+    def offer(self, event: Event, answered: Answered | None = None) -> None:
+        """Hand over one event. `answered(response)` is called once, in the order in which the events were offered; an event that
+        is dropped has the answer `dropped`."""
+        self._empty.clear()
+        if self._in_flight < self._settings.max_in_flight and not self._waiting:
+            self._submit(event, answered)
+        elif self._make_room(len(event.body)):
+            self._waiting.append((event, answered))
+            self._waiting_bytes += len(event.body)
+        else:
+            self._drop(answered)
+        self._full = self._in_flight >= self._settings.max_in_flight
+
+    async def drain(self, within_s: float | None = None) -> int:
+        """Wait until every event offered has been answered; after `within_s` seconds drop what still waits outside of the
+        function. Returns how many were dropped."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), within_s)
+        except asyncio.TimeoutError:
+            lost = len(self._waiting)
+            while self._waiting:
+                self._drop(self._waiting.popleft()[1])
+            self._waiting_bytes = 0
+            await self._empty.wait()
+            return lost
+        return 0
+
+    def _submit(self, event: Event, answered: Answered | None) -> None:
+        self._in_flight += 1
+        given = _Given(answered)
+        self._given.append(given)
+        self._host.submit(event).add_done_callback(partial(self._answer, given))
+
+    def _answer(self, given: _Given, future: asyncio.Future[Response]) -> None:
+        given.response = future.result()
+        self._in_flight -= 1
+        while self._given and (response := self._given[0].response) is not None:
+            answered = self._given.popleft().answered
+            if answered is not None:
+                answered(response)
+        if self._waiting:
+            event, waiting = self._waiting.popleft()
+            self._waiting_bytes -= len(event.body)
+            self._submit(event, waiting)
+        else:
+            self._relax()
+
+    def _relax(self) -> None:
+        """Nothing waits any more: take up what was held back, and tell that the overflow is over once all is answered."""
+        if self._full and self._in_flight < self._settings.max_in_flight:
+            self._full = False
+            if self._room is not None:
+                self._room()
+        if not self._given:
+            if self._overflowing:
+                self._overflowing = False
+                self._host.report("running", f"{self._host.counts['dropped']} events dropped since the start")
+            self._empty.set()
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Make room for one more event that waits, or say that there is none."""
+        while len(self._waiting) >= self._settings.max_waiting or self._waiting_bytes + size_bytes > _WAITING_BYTES:
+            if self._settings.overflow == "drop_newest" or not self._waiting:
+                return False
+            event, answered = self._waiting.popleft()
+            self._waiting_bytes -= len(event.body)
+            self._drop(answered)
+        return True
+
+    def _drop(self, answered: Answered | None) -> None:
+        self._host.counts["dropped"] += 1
+        if not self._overflowing:
+            self._overflowing = True
+            self._host.report("degraded", f"events come faster than the function answers; {self._settings.overflow} takes effect")
+        if answered is not None:
+            answered(failure("dropped", "more events waited than max_waiting; make the function quicker or give it more workers"))
