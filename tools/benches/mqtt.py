@@ -7,7 +7,6 @@ Every figure is the median of ROUNDS runs, agent and broker in turn, because oth
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import statistics
@@ -19,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from tools.benches.report import Row
+from tools.benches.running import Agent, Code, agent, process
 
 ROUNDS = 3
 # (QoS, in flight, what is asked of the agent: events/s or the p50 in µs)
@@ -35,7 +33,6 @@ set_tcp_nodelay true
 max_inflight_messages 1000
 """
 _MANIFEST = """
-name = "echo{qos}"
 handler = "main:handler"
 [triggers.in]
 kind = "mqtt"
@@ -47,19 +44,19 @@ kind = "mqtt"
 topic = "out{qos}"
 qos = {qos}
 """
-_HANDLER = "def handler(context, event):\n    return event.body\n"
+_ECHOES = {f"echo{qos}": Code(_MANIFEST.format(qos=qos)) for qos in (0, 1)}
 
 
 def run(seconds: float) -> list[Row]:
     """Measure every case for about `seconds`."""
     with tempfile.TemporaryDirectory(prefix="edgehost-bench-") as name:
         folder = Path(name)
-        with _mosquitto(folder) as port, _agent(folder, port) as agent:
-            return [row for case in CASES for row in _case(*case, seconds=seconds, port=port, agent=agent)]
+        with _mosquitto(folder) as port, agent(folder, _ECHOES, ["--broker", f"mqtt://127.0.0.1:{port}"]) as running:
+            return [row for case in CASES for row in _case(*case, seconds=seconds, port=port, running=running)]
 
 
-def _case(qos: int, in_flight: int, reach: float, *, seconds: float, port: int, agent: psutil.Process) -> list[Row]:
-    rounds = [_round(qos, in_flight, seconds / ROUNDS, port, agent) for _ in range(ROUNDS)]
+def _case(qos: int, in_flight: int, reach: float, *, seconds: float, port: int, running: Agent) -> list[Row]:
+    rounds = [_round(qos, in_flight, seconds / ROUNDS, port, running) for _ in range(ROUNDS)]
 
     def median(key: str) -> float:
         return statistics.median(found[key] for found in rounds)
@@ -77,10 +74,10 @@ def _case(qos: int, in_flight: int, reach: float, *, seconds: float, port: int, 
     ]
 
 
-def _round(qos: int, in_flight: int, seconds: float, port: int, agent: psutil.Process) -> dict[str, float]:
-    before = sum(agent.cpu_times()[:2])
+def _round(qos: int, in_flight: int, seconds: float, port: int, running: Agent) -> dict[str, float]:
+    before = running.cpu_s()
     found = _load(port, f"in{qos}", f"out{qos}", qos, in_flight, seconds)
-    found["cpu_us"] = (sum(agent.cpu_times()[:2]) - before) / found["total"] * 1e6
+    found["cpu_us"] = (running.cpu_s() - before) / found["total"] * 1e6
     alone = _load(port, f"alone{qos}", f"alone{qos}", qos, in_flight, seconds)
     return {**found, "alone_per_s": alone["per_s"], "alone_p50_us": alone["p50_us"]}
 
@@ -102,7 +99,7 @@ def _mosquitto(folder: Path) -> Iterator[int]:
         port: int = probe.getsockname()[1]
     config = folder / "mosquitto.conf"
     config.write_text(_MOSQUITTO.format(port=port))
-    with _process([program, "-c", str(config)], folder / "mosquitto.log"):
+    with process([program, "-c", str(config)], folder / "mosquitto.log"):
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -111,37 +108,3 @@ def _mosquitto(folder: Path) -> Iterator[int]:
             except OSError:
                 time.sleep(0.02)
         yield port
-
-
-@contextmanager
-def _agent(folder: Path, port: int) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "edgehost.agent", "--broker", f"mqtt://127.0.0.1:{port}"]
-    command += ["--socket", str(folder / "agent.sock")]
-    for qos in (0, 1):
-        function = folder / f"echo{qos}"
-        function.mkdir()
-        (function / "function.toml").write_text(_MANIFEST.format(qos=qos))
-        (function / "main.py").write_text(_HANDLER)
-        command += ["--function", str(function)]
-    with _process([*command, "--log-level", "warning"], folder / "agent.log") as process:
-        yield psutil.Process(process.pid)
-
-
-@contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    # Measured as it is installed: with bytecode, whatever the shell says.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    try:
-        yield process
-    except BaseException:
-        sys.stderr.write(log.read_text(errors="replace")[-4000:])
-        raise
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
