@@ -94,7 +94,7 @@ class Agent:
     async def _start(self) -> None:
         if self._options.embedded_broker:
             self._embedded = EmbeddedBroker()
-            self.nursery.kept = frozenset({self._embedded.start()})
+            self.nursery.kept.add(self._embedded.start())
             log.info("embedded broker listens on 127.0.0.1:%d (MQTT 5)", self._embedded.port)
         for warning in self.config.warnings:
             log.warning("%s", warning)

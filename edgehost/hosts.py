@@ -61,6 +61,7 @@ class TriggerHost:
         self.log = BoundLogger(_log, function=manifest.name, trigger=spec.name)
         self.broker = around.broker
         self.shared = around.shared
+        self.children = around.nursery.kept
         self.withdraw = withdraw
         self.submit: Callable[[Event], asyncio.Future[Response]]
         self.state: TriggerState = "starting"

@@ -46,6 +46,9 @@ class TriggerHost(Protocol):
     log: logging.LoggerAdapter[logging.Logger]
     counts: Counter[str]
     """What happened at the source, by name (`dropped`, `bad_checksum`, `reconnects`): count up, `edgehost functions` shows it."""
+    children: set[int]
+    """Processes a trigger has started itself: a process id from its start until it has been waited for. Any other child the agent
+    finds is an orphan of a worker, and is ended."""
 
     @property
     def submit(self) -> Callable[[Event], asyncio.Future[Response]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgehost import plugin
+from edgehost.children import end_in_words, inherited_environment
 from edgehost.engine import kernel
 from edgehost.engine.births import MESSAGE_MAX, Ended, Fork, Forked, decode_report, encode
 from edgehost.engine.spec import WorkerSpec
@@ -38,22 +39,6 @@ sys.path[:] = order["path"]
 from edgehost.engine.zygote import main
 main(order["control"], order["runtimes"], order["preload"])
 """
-
-
-INHERITED = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-)
-"""Of the agent's environment a function sees these alone; the rest may hold the agent's own secrets."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +230,8 @@ class Nursery:
         self._loop = loop
         self._zygotes: dict[Breed, Zygote] = {}
         self._sweeping: asyncio.TimerHandle | None = None
+        self.kept: set[int] = set()
+        """Process ids of children of the agent that are not workers' (an embedded broker, a trigger's command): never swept."""
         kernel.become_subreaper()
         kernel.keep_freed_memory()
 
@@ -268,9 +255,6 @@ class Nursery:
         if left := kernel.end_orphans(known):
             log.warning("ended %d processes that workers of a dead zygote left behind", left)
 
-    kept: frozenset[int] = frozenset()
-    """Process ids of children of the agent that are not workers' (an embedded broker)."""
-
     def close(self) -> None:
         """End every zygote and worker, and wait for them."""
         zygotes = list(self._zygotes.values())
@@ -293,21 +277,7 @@ def _command(breed: Breed, control: int) -> list[str]:
 
 def _reason(message: Ended) -> str:
     """How a worker ended, in words."""
+    how = end_in_words(message.status)
     if os.WIFSIGNALED(message.status):
-        number = os.WTERMSIG(message.status)
-        how = f"killed by {_signal_name(number)}{_HINTS.get(number, '')}"
-    else:
-        how = f"exit status {os.waitstatus_to_exitcode(message.status)}"
+        how += _HINTS.get(os.WTERMSIG(message.status), "")
     return f"{how}; {message.left} processes it left were ended" if message.left else how
-
-
-def inherited_environment() -> dict[str, str]:
-    """What a zygote, and so every worker, starts with."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"

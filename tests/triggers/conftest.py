@@ -55,6 +55,7 @@ class FakeHost:
     futures: list[asyncio.Future[Response]] = field(default_factory=list)
     reports: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    children: set[int] = field(default_factory=set)
     begun: bool = False
     """What `withdraw` is told about every event."""
 
