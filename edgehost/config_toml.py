@@ -31,6 +31,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
 
     functions: tuple[str, ...] = ()
     socket: str = ""
+    state: str = ""
     profile: str = ""
 
 
@@ -65,6 +66,7 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
         source=source.resolve(),
         functions=_functions(agent.functions, folder),
         socket=_socket(agent.socket, folder),
+        state=_path(agent.state, folder, ("agent", "state")) if agent.state else None,
         brokers=brokers,
         serial=ports,
         gpio=to_struct(_table(table, "gpio"), Gpio, ("gpio",)),

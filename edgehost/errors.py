@@ -41,6 +41,12 @@ class TriggerError(EdgehostError):
     code = "trigger"
 
 
+class StateError(EdgehostError):
+    """What must survive a restart cannot be read or written: no room, no right to the folder."""
+
+    code = "state"
+
+
 class ControlError(EdgehostError):
     """A request over the local socket was refused, or no agent answers there."""
 
