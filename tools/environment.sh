@@ -124,6 +124,15 @@ environment_has() { PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1" >
 environment_package() {
   case $1 in
     mosquitto_pub | mosquitto_sub) echo mosquitto-clients ;;
+    systemd-nspawn) echo systemd-container ;;
+    qemu-system-x86_64) echo qemu-system-x86 ;;
+    qemu-system-aarch64) echo qemu-system-arm ;;
+    qemu-aarch64-static) echo qemu-user-static ;;
+    qemu-img) echo qemu-utils ;;
+    aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu ;;
+    mkfs.ext4) echo e2fsprogs ;;
+    depmod) echo kmod ;;
+    ssh) echo openssh-client ;;
     *) echo "$1" ;;
   esac
 }
