@@ -93,7 +93,8 @@ def allowed(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.LiteralType):
         return choice(show(value) for value in kind.values)
     if isinstance(kind, inspect.UnionType):
-        return choice(allowed(member) for member in _said(kind)) if _said(kind) else "nothing"
+        forms = [allowed(one) for one in _said(kind) if one not in tags(kind).values()] + [show(tag) for tag in tags(kind)]
+        return choice(forms) if forms else "nothing"
     if isinstance(kind, _LISTS):
         return f"a list of {allowed(kind.item_type)}" + _length(kind, "entries", ", with at least one")
     if isinstance(kind, inspect.StructType):
@@ -105,8 +106,7 @@ def find_mistake(value: Any, kind: inspect.Type, path: KeyPath = ()) -> Mistake 
     """The first thing in `value` that does not fit `kind`; None when all fits as far as its type tells."""
     kind = _bare(kind)
     if isinstance(kind, inspect.UnionType):
-        alike = [member for member in kind.types if _same_shape(value, member)]
-        return find_mistake(value, alike[0], path) if alike else not_allowed(path, value, allowed(kind))
+        return _in_union(value, kind, path)
     if not _same_shape(value, kind):
         return not_allowed(path, value, _with_hint(value, kind))
     if isinstance(kind, inspect.StructType):
@@ -135,13 +135,44 @@ def from_message(message: str, path: KeyPath = ()) -> Mistake:
     return Mistake((*place, about[1]), about[2]) if about else Mistake((*place, ""), text)
 
 
+def tags(kind: inspect.UnionType) -> dict[str, inspect.StructType]:
+    """The structs of a union that one key tells apart (`kind = "line"`), by what it says."""
+    structs = (one for one in map(_bare, kind.types) if isinstance(one, inspect.StructType))
+    return {str(struct.tag): struct for struct in structs if struct.tag_field is not None}
+
+
+def member(kind: inspect.UnionType, value: object) -> inspect.Type | None:
+    """The struct of a union that a table means; None if it is no table, or means none."""
+    if not isinstance(value, Mapping):
+        return None
+    told = tags(kind)
+    if told:
+        return told.get(str(value.get(next(iter(told.values())).tag_field)))
+    return next((one for one in map(_bare, kind.types) if isinstance(one, inspect.StructType)), None)
+
+
 _LISTS = (inspect.ListType, inspect.VarTupleType, inspect.SetType, inspect.FrozenSetType)
+
+
+def _in_union(value: Any, kind: inspect.UnionType, path: KeyPath) -> Mistake | None:
+    told, meant = tags(kind), member(kind, value)
+    if meant is not None:
+        return find_mistake(value, meant, path)
+    if told and isinstance(value, Mapping):
+        key = str(next(iter(told.values())).tag_field)
+        if key not in value:
+            return Mistake((*path, key), f"missing; write {choice(map(show, told))}")
+        return Mistake((*path, key), f"{show(value[key])} is not allowed; {did_you_mean(str(value[key]), told)}")
+    alike = [one for one in kind.types if _same_shape(value, one)]
+    if not alike and told and isinstance(value, str):
+        return Mistake(path, f"{show(value)} is not allowed; {did_you_mean(value, told)}")
+    return find_mistake(value, alike[0], path) if alike else not_allowed(path, value, allowed(kind))
 
 
 def _in_struct(value: Mapping[Any, Any], kind: inspect.StructType, path: KeyPath) -> Mistake | None:
     fields = {field.encode_name: field for field in kind.fields}
     for key in value:
-        if key not in fields and kind.forbid_unknown_fields:
+        if key not in fields and key != kind.tag_field and kind.forbid_unknown_fields:
             return unknown_key((*path, str(key)), fields)
     for name, field in fields.items():
         if name not in value and field.required:

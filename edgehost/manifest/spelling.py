@@ -1,4 +1,5 @@
-"""The readable spellings of a table: `timeout = "1h30m"` for `timeout_s = 5400`, `memory = "128MiB"` for `memory_bytes`.
+"""The readable spellings of a table: `timeout = "1h30m"` for `timeout_s = 5400`, `memory = "128MiB"` for `memory_bytes`,
+`framing = "nmea"` for `framing = { kind = "nmea" }`.
 
 Every key of the project that ends in `_s` or `_bytes` may be written without its unit, as text with one or as a plain number. The
 type of the struct the table becomes says which keys those are, so a plugin's settings get the spellings without doing anything.
@@ -11,7 +12,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from edgehost.manifest.problem import KeyPath, Mistake, show
+from edgehost.manifest.problem import KeyPath, Mistake, member, show, tags
 from edgehost.manifest.units import DURATION_FORM, SIZE_FORM, seconds, size_bytes
 
 _UNITS: dict[str, tuple[Callable[[str], int | float | None], str]] = {
@@ -25,7 +26,9 @@ def plain(value: Any, kind: inspect.Type, path: KeyPath = ()) -> Any:
     while isinstance(kind, inspect.Metadata):
         kind = kind.type
     if isinstance(kind, inspect.UnionType):
-        kind = next((member for member in kind.types if isinstance(member, inspect.StructType)), kind)
+        if isinstance(value, str) and value in tags(kind):
+            value = {tags(kind)[value].tag_field: value}
+        kind = member(kind, value) or kind
     if isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
         return _plain_table(value, {field.encode_name: field.type for field in kind.fields}, path)
     if isinstance(kind, inspect.DictType) and isinstance(value, Mapping):
