@@ -109,13 +109,13 @@ class BothCodec(Codec):
 
     def feed(self, data: bytes) -> list[bytes]:
         held, start, end = self._held, self._start, self._end
-        seam = max(len(start), len(held) - len(end) + 1)
+        seam = len(held) - max(len(start), len(end)) + 1  # what stands before has been searched
         held += data
         frames = []
         at = self._to_start(0)
         while held.startswith(start, at):
             stop = held.find(end, max(at + len(start), seam))
-            at = self._last_start(at, len(held) if stop < 0 else stop)
+            at = self._last_start(at, max(at + len(start), seam), len(held) if stop < 0 else stop)
             if stop < 0:
                 break
             frames.append((at, stop))
@@ -145,9 +145,9 @@ class BothCodec(Codec):
         self.counts["garbage_bytes"] += found - at
         return found
 
-    def _last_start(self, at: int, before: int) -> int:
-        """A start after the one at `at`: the frame that began there never ended."""
-        last = self._held.rfind(self._start, at + len(self._start), before)
+    def _last_start(self, at: int, after: int, before: int) -> int:
+        """The last start, where there is another than the one at `at`: the frame that began there never ended."""
+        last = self._held.rfind(self._start, after, before)
         if last < 0:
             return at
         self.counts["garbage_bytes"] += last - at
