@@ -30,14 +30,17 @@ FLOORS = {
     "edgehost.control": 1,
     "edgehost.watch": 1,
     "edgehost.embedded_broker": 1,
+    "edgehost.service": 1,
     "edgehost.engine": 2,
     "edgehost.batch": 3,
     "edgehost.delivery": 3,
     "edgehost.hosts": 4,
     "edgehost.version": 5,
     "edgehost.deployment": 6,
-    "edgehost.agent": 7,
-    "edgehost.cli": 8,
+    "edgehost.reload": 6,
+    "edgehost.roster": 7,
+    "edgehost.agent": 8,
+    "edgehost.cli": 9,
 }
 PLUGINS = ("edgehost.triggers", "edgehost.runtimes", "edgehost.outputs")
 FOR_PEOPLE = {"typer", "rich", "click"}
