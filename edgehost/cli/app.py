@@ -23,6 +23,7 @@ COMMANDS = {
     "functions": "edgehost.cli.functions",
     "new": "edgehost.cli.new",
     "check": "edgehost.cli.check",
+    "profile": "edgehost.cli.profile",
     "agent": "edgehost.cli.service",
 }
 

@@ -1,4 +1,4 @@
-"""What a machine says of itself: device tree, DMI, processors, memory. Reads /proc and /sys under any root and decides nothing."""
+"""What a machine says of itself: device tree, DMI, processors, memory. Reads /proc and /sys under any root, decides nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_facts(root: Path, architecture: str) -> Facts:
         text(root / "proc/device-tree/model"),
         tuple(filter(None, text(root / "proc/device-tree/compatible").split("\0"))),
         " / ".join(filter(None, (vendor, product))),
-        _count(text(root / "sys/devices/system/cpu/present")),
+        _count(text(root / "sys/devices/system/cpu/online")),
         int(total[1]) * 1024 if total else 0,
     )
 

@@ -27,16 +27,12 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a pin's line is: on the chip with this label, by offset or by the line's name (exactly one of the two)."""
+    """Where a pin's line is: by offset on a chip, or by the line's name on one chip or on any (exactly one of the two)."""
 
     chip: str = ""
-    """A chip's label. Only in a file may it be empty: the first of `[gpio] chips`."""
+    """A chip's label; empty: the first of `[gpio] chips`. Where that names none, a line's name is looked for on every chip."""
     offset: Offset | None = None
     name: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.offset is None) == (not self.name):
-            raise ValueError("a line needs either offset = NUMBER or name = TEXT; write one of the two")
 
     def __str__(self) -> str:
         return f"{self.chip} {self.name or self.offset}"
@@ -60,8 +56,11 @@ class Gpio(Struct, frozen=True, forbid_unknown_fields=True):
     """What a person should know of all of it."""
 
     def __post_init__(self) -> None:
-        if self.lines and not self.chips:
-            raise ValueError("chips: missing; the lines are on the first of them")
+        for name, line in self._named():
+            if (line.offset is None) == (not line.name):
+                raise ValueError(f"lines: {name} needs either offset = NUMBER or name = TEXT; write one of the two")
+            if line.offset is not None and not line.chip:
+                raise ValueError(f"chips: missing; {name} = {line.offset} is an offset on the first of them")
 
     def find(self, name: str) -> Line | None:
         """The line of a signal or of a place; capitals do not matter, nor whether `-` or `_` joins header and number."""
@@ -82,11 +81,12 @@ class Gpio(Struct, frozen=True, forbid_unknown_fields=True):
                     yield f"{header}-{number}", self._whole(self.lines[signal])
 
     def _whole(self, line: int | str | Line) -> Line:
+        chip = self.chips[0] if self.chips else ""
         if isinstance(line, int):
-            return Line(self.chips[0], line)
+            return Line(chip, line)
         if isinstance(line, str):
-            return Line(self.chips[0], name=line)
-        return line if line.chip else Line(self.chips[0], line.offset, line.name)
+            return Line(chip, name=line)
+        return line if line.chip else Line(chip, line.offset, line.name)
 
 
 class Port(Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,10 +127,6 @@ class Sign(Struct, frozen=True, forbid_unknown_fields=True):
     """A path that exists."""
     path_missing: str = ""
 
-    def __post_init__(self) -> None:
-        if not any(getattr(self, name) for name in self.__struct_fields__):
-            raise ValueError("nothing is asked; write at least one sign, or leave the table out")
-
 
 class Quirk(Struct, frozen=True, forbid_unknown_fields=True):
     """`[quirks.ID]`: something about the board that surprises people."""
@@ -168,6 +164,11 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     quirks: dict[str, Quirk] = {}
     sources: dict[str, Text] = {}
     """Short name = title of the document the facts are from."""
+
+    def __post_init__(self) -> None:
+        for name, quirk in self.quirks.items():
+            if quirk.sign == Sign():
+                raise ValueError(f"quirks: {name}.sign asks nothing; write at least one key, or leave it out")
 
     @property
     def generic(self) -> bool:

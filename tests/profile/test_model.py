@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgehost.profile.model import Gpio, Line, Sign
+from edgehost.profile.model import Gpio, Line, Profile, Quirk, Sign
 
 GPIO = Gpio(
     chips=("soc", "expander"),
@@ -42,13 +42,22 @@ def test_a_board_without_pins_finds_none() -> None:
     assert Gpio().find("BCM17") is None
 
 
-def test_a_line_has_an_offset_or_a_name() -> None:
-    assert [str(Line("c", 0)), str(Line("c", name="PA.00"))] == ["c 0", "c PA.00"]
-    for wrong in ({}, {"offset": 1, "name": "x"}):
-        with pytest.raises(ValueError, match="either offset"):
-            Line("c", **wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize("line", [Line("c"), Line("c", 1, "x")])
+def test_a_line_has_an_offset_or_a_name(line: Line) -> None:
+    with pytest.raises(ValueError, match="lines: A needs either offset"):
+        Gpio(lines={"A": line})
+
+
+@pytest.mark.parametrize("line", [1, Line(offset=1)])
+def test_an_offset_needs_a_chip(line: int | Line) -> None:
+    with pytest.raises(ValueError, match="chips: missing; A = 1 is an offset"):
+        Gpio(lines={"A": line})
+
+
+def test_a_name_may_be_looked_for_on_every_chip() -> None:
+    assert Gpio(lines={"A": "P9_12"}).find("A") == Line(name="P9_12")
 
 
 def test_a_sign_asks_something() -> None:
-    with pytest.raises(ValueError, match="nothing is asked"):
-        Sign()
+    with pytest.raises(ValueError, match=r"quirks: fan\.sign asks nothing"):
+        Profile("x", "x", quirks={"fan": Quirk("w", "d", "s", Sign())})
