@@ -1,0 +1,94 @@
+"""One PWM channel of the kernel, through sysfs (Documentation/ABI/testing/sysfs-class-pwm): exported, set, disabled.
+
+Blocking writes of a few bytes to sysfs, which answers at once. Must not know what asks for a duty.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from edgehost.gpio.trouble import GpioError
+
+ROOT = Path("/sys/class/pwm")
+
+
+class PwmSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`pwm = { chip = 0, channel = 0, frequency_hz = 1000 }`."""
+
+    chip: Annotated[int, Meta(ge=0)] = 0
+    """/sys/class/pwm/pwmchipN."""
+    channel: Annotated[int, Meta(ge=0)] = 0
+    frequency_hz: Annotated[float, Meta(ge=0.01, le=100_000_000)] = 1000.0
+    polarity: Literal["normal", "inversed"] = "normal"
+
+
+class Pwm:
+    """One channel. `open` makes it ready, disabled; every method raises GpioError."""
+
+    def __init__(self, settings: PwmSettings, root: Path = ROOT) -> None:
+        self._settings = settings
+        self._chip = root / f"pwmchip{settings.chip}"
+        self._channel = self._chip / f"pwm{settings.channel}"
+        self._period_ns = round(1e9 / settings.frequency_hz)
+
+    def open(self) -> None:
+        """Export the channel if nobody has, and set period and polarity."""
+        if not self._chip.is_dir():
+            raise GpioError(
+                f"pwm: no {self._chip}; enable the board's PWM first (Raspberry Pi: dtoverlay=pwm in config.txt)", "failed"
+            )
+        if not self._channel.is_dir():
+            self._export()
+        # The kernel refuses a period below the duty, and a polarity while the channel runs.
+        self._write("enable", "0")
+        self._write("duty_cycle", "0")
+        self._write("period", str(self._period_ns))
+        if self._settings.polarity != self._read("polarity"):
+            self._write("polarity", self._settings.polarity)
+
+    def set(self, duty: float) -> None:
+        """Be active for this share of each period, 0 to 1."""
+        self._write("duty_cycle", str(round(self._period_ns * duty)))
+        self._write("enable", "1")
+
+    def disable(self) -> None:
+        """No pulses any more. The pin's level is then the chip's driver's to say; at most it is low."""
+        self._write("duty_cycle", "0")
+        self._write("enable", "0")
+
+    def _export(self) -> None:
+        try:
+            (self._chip / "export").write_text(str(self._settings.channel))
+        except OSError as error:
+            raise self._refusal("export", error) from error
+        if not self._channel.is_dir():
+            raise GpioError(f"pwm: {self._channel} has not appeared after the export; look at the kernel's log")
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._channel / name).read_text().strip()
+        except OSError:
+            return "normal"  # a driver that knows one polarity has no such file
+
+    def _write(self, name: str, value: str) -> None:
+        try:
+            with (self._channel / name).open("w") as file:
+                file.write(value)
+        except OSError as error:
+            raise self._refusal(f"pwm{self._settings.channel}/{name} = {value}", error) from error
+
+    def _refusal(self, what: str, error: OSError) -> GpioError:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            advice = "add the agent's user to the group gpio, or let a udev rule give it the files"
+            return GpioError(f"pwm: no permission for {self._chip}/{what}; {advice}", "degraded")
+        if error.errno == errno.EINVAL:
+            return GpioError(f"pwm: {self._chip} refuses {what}; try another frequency_hz or polarity", "failed")
+        if error.errno == errno.EBUSY:
+            return GpioError(f"pwm: a driver in the kernel uses {self._chip} channel {self._settings.channel}; use another")
+        if error.errno in (errno.ENODEV, errno.ENOENT):
+            return GpioError(f"pwm: {self._chip} has no channel {self._settings.channel}, or has gone ({what})")
+        return GpioError(f"pwm: {self._chip}/{what}: {error.strerror or error}")
