@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgehost.config import Broker, Config, Gpio, Http, Log, SerialPort
+from edgehost.config import Broker, Config, Gpio, Http, Log, Secret, SerialPort
 from edgehost.errors import ConfigError
 from edgehost.manifest.conversion import to_struct
 from edgehost.manifest.place import toml_place
@@ -49,7 +49,7 @@ def read_config(path: Path) -> Config:
 
 
 def _config(table: Mapping[str, Any], source: Path) -> Config:
-    known = ("agent", "brokers", "serial", "gpio", "http", "log")
+    known = ("agent", "brokers", "serial", "gpio", "secrets", "http", "log")
     unknown = next((key for key in table if key not in known), None)
     if unknown is not None:
         raise unknown_key((unknown,), known)
@@ -70,7 +70,8 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
         brokers=brokers,
         serial=ports,
         gpio=to_struct(_table(table, "gpio"), Gpio, ("gpio",)),
-        profile=str(_path(agent.profile, folder, ("agent", "profile"))) if "/" in agent.profile else agent.profile,
+        profile=_profile(agent.profile, folder),
+        secrets={name: _secret(name, secret, folder) for name, secret in _table(table, "secrets").items()},
         http=http,
         log=to_struct(_table(table, "log"), Log, ("log",)),
         warnings=tuple(warning for name in brokers for warning in _exposed(name, brokers[name], source)),
@@ -80,7 +81,7 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key in ("brokers", "serial") else f"a table [{key}]")
+        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key in ("brokers", "serial", "secrets") else f"a table [{key}]")
     return value
 
 
@@ -91,6 +92,11 @@ def _functions(names: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
         if path in paths[:index]:
             raise Mistake(("agent", "functions", index), f"{show(names[index])} is given twice; keep one")
     return paths
+
+
+def _profile(name: str, folder: Path) -> str:
+    """A shipped profile's name as it is, a path to one's own made absolute."""
+    return str(_path(name, folder, ("agent", "profile"))) if "/" in name or name.endswith(".toml") else name
 
 
 def _socket(name: str, folder: Path) -> Path | None:
@@ -113,6 +119,13 @@ def _broker(name: str, value: Any, folder: Path) -> Broker:
         raise Mistake((*place, "cert_file"), "missing; key_file is the key of a certificate")
     files = {key: _readable(getattr(broker, key), folder, (*place, key)) for key in _BROKER_FILES if getattr(broker, key)}
     return replace(broker, **files)
+
+
+def _secret(name: str, value: Any, folder: Path) -> Secret:
+    """Whether its file can be read is asked when a worker needs it: it may come later, and must not stop the others."""
+    place = ("secrets", name)
+    secret = to_struct(_named(name, value, place), Secret, place)
+    return replace(secret, file=str(_path(secret.file, folder, (*place, "file"))) if secret.file else "")
 
 
 def _named(name: str, value: Any, place: tuple[str, ...]) -> Mapping[str, Any]:

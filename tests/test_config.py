@@ -29,6 +29,14 @@ def test_an_empty_file_is_a_config(read: Callable[[str], Config], tmp_path: Path
     assert read("") == Config(source=tmp_path / "edgehost.toml")
 
 
+@pytest.mark.parametrize(
+    ("said", "profile"),
+    [("raspberry-pi-5", "raspberry-pi-5"), ("own.toml", "{folder}/own.toml"), ("boards/x", "{folder}/boards/x"), ("/a/b.toml", "/a/b.toml")],
+)
+def test_a_profile_is_a_name_or_a_path(read: Callable[[str], Config], tmp_path: Path, said: str, profile: str) -> None:
+    assert read(f'[agent]\nprofile = "{said}"').profile == profile.format(folder=tmp_path)
+
+
 def test_every_table_becomes_its_struct(read: Callable[[str], Config], tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("")
     (tmp_path / "password").write_text("secret\n")

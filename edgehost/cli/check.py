@@ -19,6 +19,8 @@ from edgehost.cli.checks import Finding
 from edgehost.cli.exits import FAILED
 from edgehost.cli.run import broker_choice
 from edgehost.config import DEFAULT_BROKER, Broker, Config
+from edgehost.profile.board import chosen
+from edgehost.profile.here import look
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 ROOT = Path("/")
@@ -54,7 +56,9 @@ def command(
 def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Iterator[Finding]:
     """Every check on this machine, each made when its finding is asked for."""
     yield checks.python(sys.version_info[:3])
-    yield checks.machine(ROOT, checks.architecture(), struct.calcsize("P") * 8)
+    found = chosen(settings.profile if settings else "", ROOT)
+    yield checks.machine(found, struct.calcsize("P") * 8)
+    yield from checks.quirks(found.profile, look(found.profile, ROOT, os.uname().release))
     yield checks.packages(checks.installed_version)
     yield checks.http(checks.installed_version)
     yield checks.memory(ROOT)

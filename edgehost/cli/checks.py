@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import grp
 import os
-import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,8 @@ import msgspec
 from msgspec import Struct
 
 from edgehost.config import DEFAULT_BROKER, Broker
+from edgehost.profile import Profile, Recognised
+from edgehost.profile.here import Here
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 """The versions the tests run on."""
@@ -63,16 +64,24 @@ def python(version: tuple[int, ...]) -> Finding:
     return Finding("python", "ok", text)
 
 
-def machine(root: Path, architecture: str, pointer_bits: int) -> Finding:
+def machine(found: Recognised, pointer_bits: int) -> Finding:
     """Which board, and can prebuilt packages be had for it?"""
-    board = _text(root / "proc/device-tree/model").rstrip("\0") or "this machine"
-    text = f"{board}, {architecture}, {pointer_bits}-bit Python"
+    architecture = found.facts.architecture
+    board = found.facts.model or found.facts.dmi or "this machine"
+    text = f"{board} (profile {found.profile.name}), {architecture}, {pointer_bits}-bit Python"
     if pointer_bits == 64 and architecture in ("x86_64", "aarch64"):
         return Finding("machine", "ok", text)
     advice = "onnx models cannot run here (onnxruntime has no 32-bit build); install a 64-bit system if the board can"
     if pointer_bits == 64:
         advice = "no prebuilt packages for this architecture; pip builds them, which needs a C compiler"
     return Finding("machine", "warn", text, advice)
+
+
+def quirks(profile: Profile, here: Here) -> Iterator[Finding]:
+    """What is special about this board and holds now, but for what another line looks at."""
+    for name, quirk in profile.quirks.items():
+        if here.quirks.get(name) and quirk.sign and not quirk.sign.controller_missing:
+            yield Finding("board", "warn", quirk.what, quirk.do)
 
 
 def packages(version: Callable[[str], str]) -> Finding:
@@ -244,11 +253,6 @@ def free_bytes(folder: Path) -> int:
 def ask_onnxruntime() -> subprocess.CompletedProcess[str]:
     """Import it in a process of its own."""
     return subprocess.run([sys.executable, "-c", ONNX_PROBE], capture_output=True, text=True, timeout=ONNX_WAIT_S, check=False)
-
-
-def architecture() -> str:
-    """As `uname -m` says it."""
-    return platform.machine()
 
 
 def _versions(names: Sequence[str], version: Callable[[str], str]) -> tuple[list[str], list[str]]:

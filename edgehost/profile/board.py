@@ -29,14 +29,11 @@ class Recognised(Struct, frozen=True):
 def recognise(root: Path = Path("/"), architecture: str = "") -> Recognised:
     """The shipped profile that fits the machine at `root` best; a generic one where none knows the board.
 
-    `architecture` is that of the running kernel unless a test plays another machine. Raises ConfigError for one that not even a
-    generic profile is for.
+    `architecture` is that of the running kernel unless a test plays another machine.
     """
     facts = read_facts(root, architecture or machine())
     name, why = best(_matches(), facts)
-    if not name:
-        raise ConfigError(f"no profile is for {facts.architecture}; write one and name it with `profile` in [agent]")
-    return Recognised(_completed(load(name), facts), why, facts)
+    return Recognised(_completed(load(name) if name else _unknown(facts.architecture), facts), why, facts)
 
 
 def current(config: Config) -> Profile:
@@ -50,6 +47,11 @@ def chosen(name_or_path: str, root: Path = Path("/"), architecture: str = "") ->
         return recognise(root, architecture)
     facts = read_facts(root, architecture or machine())
     return Recognised(_completed(load(name_or_path), facts), "edgehost.toml says so", facts)
+
+
+def _unknown(architecture: str) -> Profile:
+    """The profile where not even the architecture has one."""
+    return Profile("generic", f"{architecture} machine", Match(architecture=(architecture,)))
 
 
 def _completed(profile: Profile, facts: Facts) -> Profile:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 from edgehost.profile.board import Recognised
+from edgehost.profile.profile_toml import names
 
 _TEXT = """\
 # A profile of one board. What it does not say is as in {extends}; `edgehost profile --json` shows that.
-extends = {extends_toml}
-title = {title}
+{extends_line}title = {title}
 cores = {cores}
 
 [match]
@@ -39,7 +39,7 @@ def draft(found: Recognised) -> str:
     facts = found.facts
     return _TEXT.format(
         extends=found.profile.name,
-        extends_toml=json.dumps(found.profile.name),
+        extends_line=f"extends = {json.dumps(found.profile.name)}\n" if found.profile.name in names() else "",
         title=json.dumps(facts.model or facts.dmi or found.profile.title, ensure_ascii=False),
         cores=found.profile.cores,
         compatible=json.dumps(facts.compatible[:1]),

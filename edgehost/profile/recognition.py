@@ -18,9 +18,9 @@ from edgehost.profile.model import Match
 
 
 def best(matches: Mapping[str, Match], facts: Facts) -> tuple[str, str]:
-    """The name of the profile that fits best and why, or two empty texts. Of equals the first by name."""
+    """The name of the profile that fits best, empty where none does, and why. Of equals the first by name."""
     ranked = [(*found, name) for name, match in sorted(matches.items()) if (found := fit(match, facts))]
-    rank, why, name = min(ranked, default=(0, "", ""))
+    rank, why, name = min(ranked, default=(_GENERIC, _by_architecture(facts), ""))
     if rank == _GENERIC:
         why = f"no profile knows {_called(facts)}; {why}"
     return name, why
@@ -39,8 +39,12 @@ def fit(match: Match, facts: Facts) -> tuple[int, str] | None:
     if _fits(facts.model, match.model):
         return 200, f"the device tree's model is {facts.model!r}"
     if _fits(facts.architecture, match.architecture):
-        return _GENERIC, f"the architecture is {facts.architecture}"
+        return _GENERIC, _by_architecture(facts)
     return None
+
+
+def _by_architecture(facts: Facts) -> str:
+    return f"the architecture is {facts.architecture}"
 
 
 def _fits(value: str, patterns: Iterable[str]) -> bool:

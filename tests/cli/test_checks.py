@@ -11,6 +11,8 @@ import pytest
 
 from edgehost.cli import checks, kernel_probe
 from edgehost.config import Broker
+from edgehost.profile import load, recognise
+from edgehost.profile.here import look
 
 PI_COMMAND_LINE = "coherent_pool=1M cgroup_disable=memory console=tty1 root=PARTUUID=1-02"
 V1 = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t4\t14\t{}\n"
@@ -48,9 +50,20 @@ def test_python(version, state):
     ],
 )
 def test_machine(root, architecture, bits, state, advice):
-    finding = checks.machine(root({"proc/device-tree/model": "Raspberry Pi 4 Model B\0"}), architecture, bits)
+    found = recognise(root({"proc/device-tree/model": "Raspberry Pi 4 Model B\0"}), architecture)
+    finding = checks.machine(found, bits)
     assert finding.state == state and advice in finding.advice
-    assert finding.found == f"Raspberry Pi 4 Model B, {architecture}, {bits}-bit Python"
+    assert finding.found == f"Raspberry Pi 4 Model B (profile raspberry-pi-4b), {architecture}, {bits}-bit Python"
+
+
+def test_what_is_special_about_the_board_is_told_while_it_holds(root):
+    pi = load("raspberry-pi-4b")
+    machine = root({"proc/cmdline": "console=ttyS0,115200", "sys/fs/cgroup/cgroup.controllers": "cpu\n", "dev/tty0": ""})
+    (finding,) = checks.quirks(pi, look(pi, machine, "6.1"))
+    assert (finding.name, finding.state) == ("board", "warn")
+    assert "login console" in finding.found and "raspi-config" in finding.advice
+    (machine / "proc/cmdline").write_text("console=tty1")
+    assert list(checks.quirks(pi, look(pi, machine, "6.1"))) == []
 
 
 def test_packages_names_what_is_missing():
@@ -246,6 +259,14 @@ def test_check_runs_on_this_machine(program, free_port):
     assert findings["python"]["state"] == findings["packages"]["state"] == "ok"
     assert findings["broker"]["state"] == "fail" and "nothing listens there" in findings["broker"]["found"]
     assert result.code == 1
+
+
+def test_check_refuses_a_profile_that_is_wrong(program, tmp_path):
+    config = tmp_path / "edgehost.toml"
+    config.write_text("[agent]\nprofile = 'raspberry-pi-6'\n")
+    result = program("check", "--config", config, "--json")
+    assert (result.code, result.error["error"]) == (3, "config")
+    assert "raspberry-pi-6" in result.error["message"]
 
 
 def test_check_reads_the_configuration(program, tmp_path):

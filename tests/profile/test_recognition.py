@@ -97,9 +97,10 @@ def test_a_pc_is_called_by_its_firmware(root):
     assert found.facts.dmi == "Acme Inc. / Box 9" and "'Acme Inc. / Box 9'" in found.why
 
 
-def test_an_architecture_without_a_profile_is_an_error_that_says_what_to_do(root):
-    with pytest.raises(ConfigError, match=r"no profile is for riscv64; write one and name it with `profile` in \[agent\]"):
-        recognise(root(), "riscv64")
+def test_an_architecture_nobody_knows_is_generic_too(root):
+    found = recognise(root("Acme Box"), "riscv64")
+    assert (found.profile.name, found.profile.title, found.profile.generic) == ("generic", "riscv64 machine", True)
+    assert found.why == "no profile knows 'Acme Box'; the architecture is riscv64"
 
 
 def test_the_first_compatible_string_wins_over_the_later_ones():
@@ -113,7 +114,7 @@ def test_the_first_compatible_string_wins_over_the_later_ones():
     assert best(matches, Facts("x", "Board", ("other", "soc")))[0] == "a"
     assert best(matches, Facts("x", "Board", ("other",), "V / P"))[0] == "d"
     assert best(matches, Facts("x", "Board"))[0] == "c"
-    assert best(matches, Facts("x")) == ("", "")
+    assert best(matches, Facts("x"))[0] == ""
 
 
 @given(st.lists(st.text(max_size=8), max_size=5), st.text(max_size=20), st.text(max_size=20))
