@@ -67,8 +67,12 @@ class Input:
                     raise
             wish = wish._replace(debounce_s=0.0, edges="both")
         line = self._driver.input(self.place, wish, self._owner)
-        if self.wish.debounce_s:
-            self._debounce = Debounce(round(self.wish.debounce_s * 1e9), line.value)
+        try:
+            if self.wish.debounce_s:
+                self._debounce = Debounce(round(self.wish.debounce_s * 1e9), line.value)
+        except OSError:
+            line.release()
+            raise
         return line
 
     def agree(self, wish: InputWish) -> bool:
