@@ -26,6 +26,8 @@ from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus
 from edgehost.deployment import Deployment
 from edgehost.embedded_broker import EmbeddedBroker
+from edgehost.engine import cgroup
+from edgehost.engine.cell import Cells
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.errors import ControlError, EdgehostError, ManifestError
 from edgehost.event import Event, Response, failure
@@ -33,6 +35,7 @@ from edgehost.log import set_up
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
 from edgehost.mqtt import Session
+from edgehost.secrets import private_files
 from edgehost.watch import changes
 
 T = TypeVar("T")
@@ -55,12 +58,12 @@ class Options:
 class Agent:
     """Everything between the first import and the last descriptor. `run` returns when `stop` was called and all is ended."""
 
-    def __init__(self, config: Config, options: Options) -> None:
+    def __init__(self, config: Config, options: Options, cgroups: cgroup.Tree | None = None) -> None:
         self.config = config
         self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self.nursery = Nursery(self._loop)
+        self.nursery = Nursery(self._loop, Cells(cgroups, private_files(config)))
         self._deployments: dict[str, Deployment] = {}
         self._sessions: dict[str, Session] = {}
         self._shared: dict[str, Any] = {}
@@ -266,7 +269,7 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _run(config: Config, options: Options) -> None:
-    agent = Agent(config, options)
+    agent = Agent(config, options, cgroup.claim(cgroup.own_folder()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -63,6 +63,20 @@ class Gpio(Struct, frozen=True, forbid_unknown_fields=True):
     """The chip meant where a function names none: a label or a path; empty: the board profile's."""
 
 
+class Secret(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[secrets.NAME]`: where a secret lies, and which functions may have it. One of `file` and `credential`."""
+
+    functions: tuple[str, ...]
+    file: str = ""
+    """Of mode 0600 or 0400, owned by root or the user the agent runs as."""
+    credential: Annotated[str, Meta(pattern="^[^/\\x00]*$")] = ""
+    """A name in systemd's $CREDENTIALS_DIRECTORY (`LoadCredential=NAME:PATH` in the unit)."""
+
+    def __post_init__(self) -> None:
+        if bool(self.file) == bool(self.credential):
+            raise ValueError("file: give either file or credential; where else would the secret come from")
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """`[log]`: the agent's log, on standard error."""
 
@@ -86,6 +100,7 @@ class Config(Struct, frozen=True):
     gpio: Gpio = Gpio()
     profile: str = ""
     """The board profile's name, or a path to one; empty: the board is recognised."""
+    secrets: dict[str, Secret] = {}
     http: Http = Http()
     log: Log = Log()
     warnings: tuple[str, ...] = ()

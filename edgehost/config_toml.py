@@ -21,6 +21,7 @@ from edgehost.manifest.problem import Mistake, not_allowed, show, unknown_key
 from edgehost.manifest.toml_file import read_toml
 
 _BROKER_FILES = ("password_file", "ca_file", "cert_file", "key_file")
+_NAMED = ("brokers", "serial", "secrets")
 _SECRET_FILES = ("password_file", "key_file")
 _URL_FORM = "mqtt://host[:1883] or mqtts://host[:8883]"
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -81,7 +82,7 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key in ("brokers", "serial", "secrets") else f"a table [{key}]")
+        raise not_allowed((key,), value, f"a table [{key}.NAME]" if key in _NAMED else f"a table [{key}]")
     return value
 
 

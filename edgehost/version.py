@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from edgehost import plugin
+from edgehost import plugin, secrets
 from edgehost.delivery import Route, Target
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import breed_of
@@ -22,6 +23,8 @@ class Version:
     """One version of the function: its workers, its outputs, and what its context may ask of the agent."""
 
     def __init__(self, manifest: Manifest, around: Surroundings) -> None:
+        granted = around.config.secrets
+        secrets.check_granted(manifest.name, manifest.secrets, granted)
         self.manifest = manifest
         self._around = around
         self.routes = [
@@ -36,6 +39,7 @@ class Version:
             around.nursery,
             breed_of(manifest),
             self,
+            partial(secrets.packed, manifest.secrets, granted),
         )
         self._publishing: set[asyncio.Task[None]] = set()
         self._started: list[plugin.Output] = []

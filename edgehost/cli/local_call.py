@@ -22,6 +22,7 @@ from edgehost.engine.call import whole
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.engine.spec import worker_spec
+from edgehost.errors import StartError
 from edgehost.event import Event, Response, failure
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
@@ -50,6 +51,8 @@ def call_once(folder: Path, request: Invoke, timeout_s: float | None) -> tuple[R
     """Load the function in `folder`, hand it one event, end it. Gives its answer in one piece, the milliseconds from submit to
     answer, and everything it logged. Raises ManifestError, or StartError if it cannot be loaded."""
     manifest = read_manifest(folder.resolve())  # a worker's zygote has a working folder of its own
+    if manifest.secrets:
+        raise StartError(f"{manifest.name}: --local has no edgehost.toml to grant secrets by; run an agent with --config")
     if timeout_s is not None:
         manifest = replace(manifest, timeout_s=timeout_s)
     with _logged() as records:

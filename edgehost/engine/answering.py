@@ -97,7 +97,7 @@ class Worker:
         """
         message = message or describe(error)
         self.gateway.log("error", message, {"traceback": trace(error)})
-        text = trace(error) if getattr(self.context, "debug", False) else message
+        text = self.gateway.redaction.text(trace(error) if getattr(self.context, "debug", False) else message)
         self._answer(call, failure(code, text.encode("utf-8", "replace").decode()), item)
 
     def exits(self, call: int, error: SystemExit, item: Item) -> None:

@@ -1,6 +1,6 @@
 """What the agent and a zygote say to each other over their control socket (SOCK_SEQPACKET, one msgpack message a packet).
 
-    agent -> zygote   Fork, with four descriptors: channel, inbound memfd, outbound memfd, output pipe
+    agent -> zygote   Fork, with descriptors: channel, inbound memfd, outbound memfd, output pipe, and secrets if it has any
     zygote -> agent   Forked, with the worker's pidfd | Ended
 
 Both sides import this and nothing of each other.
@@ -12,6 +12,7 @@ import msgspec
 
 from edgehost.engine.spec import WorkerSpec
 
+DESCRIPTORS_MAX = 5
 MESSAGE_MAX = 128 * 1024
 """Bytes of one message: under the smallest socket buffer a kernel gives, so that a packet always fits."""
 

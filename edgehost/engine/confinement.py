@@ -1,6 +1,6 @@
 """What a fresh worker does to itself before any code of the function runs: its place, its output, its limits, its environment.
 
-Runs in the child of a fork, once. Knows the spec; must not know frames or handlers.
+Runs in the child of a fork, once. Knows the spec; must not know frames, handlers, or how the agent chose the bounds.
 """
 
 from __future__ import annotations
@@ -8,18 +8,22 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 
-from edgehost.engine import kernel
+from edgehost.engine import kernel, landlock
 from edgehost.engine.spec import WorkerSpec
 from edgehost.sdk.environment import function_environment
 
 
 def confine(spec: WorkerSpec, output: int, zygote: int) -> None:
     """Make the calling process a worker of `spec`. Raises OSError where the kernel refuses."""
+    bounds = spec.bounds
     os.setsid()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != zygote:
         os._exit(1)  # the zygote died before the line above could see it
+    if bounds.cgroup:
+        _join(bounds.cgroup)
     # What this worker leaves behind when it dies falls to the zygote in one step, however often it forked.
     kernel.become_subreaper()
     kernel.prctl(kernel.PR_SET_NAME, f"eh:{spec.function}"[:15].encode())
@@ -27,8 +31,26 @@ def confine(spec: WorkerSpec, output: int, zygote: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(output)
     _limit(spec)
+    if bounds.temp:
+        os.environ["TMPDIR"] = bounds.temp
+        if "tempfile" in sys.modules:
+            sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]  # the zygote may have asked for it already
     os.environ.update(function_environment(spec))
     os.chdir(spec.folder)
+    if spec.secrets:
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of this user reads its memory, with or without Landlock
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if bounds.files is not None:
+        landlock.restrict(bounds.files, bounds.ports)
+
+
+def _join(cgroup: str) -> None:
+    """Go into the cgroup (cgroups(7): `0` is the writer itself)."""
+    procs = os.open(cgroup, os.O_WRONLY)
+    try:
+        os.write(procs, b"0")
+    finally:
+        os.close(procs)
 
 
 def _redirect(output: int) -> None:
@@ -42,18 +64,20 @@ def _redirect(output: int) -> None:
 
 
 def _limit(spec: WorkerSpec) -> None:
-    limits = (
-        (resource.RLIMIT_DATA, spec.memory_bytes),
-        (resource.RLIMIT_NOFILE, spec.open_files),
-        (resource.RLIMIT_NPROC, spec.processes),
+    limits = spec.limits
+    ceilings = (
+        (resource.RLIMIT_DATA, limits.memory_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_NPROC, spec.bounds.tasks),
+        (resource.RLIMIT_FSIZE, spec.bounds.file_bytes),
         (resource.RLIMIT_CORE, 0),
     )
-    for which, most in limits:
+    for which, most in ceilings:
         if most is not None:
             _, hard = resource.getrlimit(which)
             resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard),) * 2)
-    if spec.cpu_s is not None:
+    if limits.cpu_s is not None:
         # SIGXCPU at the soft limit says why the worker ended; the hard one would be a SIGKILL like any other.
-        resource.setrlimit(resource.RLIMIT_CPU, (spec.cpu_s, spec.cpu_s + 1))
-    if spec.niceness is not None:
-        os.nice(spec.niceness)
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
+    if limits.niceness is not None:
+        os.nice(limits.niceness)

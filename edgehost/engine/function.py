@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -20,8 +21,9 @@ from edgehost.engine import frames
 from edgehost.engine.call import FOREVER, Call
 from edgehost.engine.counters import Counters
 from edgehost.engine.handle import WorkerHandle
+from edgehost.engine.launch import Launcher, Secrets
 from edgehost.engine.nursery import Breed, Nursery
-from edgehost.engine.output import OutputPipe, Throttle
+from edgehost.engine.output import Throttle
 from edgehost.engine.pool import Pool, choose
 from edgehost.engine.spec import WorkerSpec
 from edgehost.event import Event, Response, failure
@@ -60,6 +62,7 @@ class Function:
         nursery: Nursery,
         breed: Breed,
         services: Services,
+        secrets: Secrets | None = None,
     ) -> None:
         self.spec = spec
         self.name = spec.function
@@ -69,8 +72,7 @@ class Function:
         self._policy = queue.policy
         self._size = queue.size
         self._loop = asyncio.get_running_loop()
-        self._nursery = nursery
-        self._breed = breed
+        self._launcher = Launcher(spec, nursery, breed, secrets, self._output_line, self.log_adapter)
         self._services = services
         self._queue: deque[Call] = deque()
         self._state: Literal["open", "draining", "closed"] = "open"
@@ -155,6 +157,13 @@ class Function:
     def in_flight(self) -> int:
         """Events that workers hold, or whose publications are not safe yet."""
         return self.publishing + sum(len(worker.pending) for worker in self._workers)
+
+    @property
+    def overdue_s(self) -> float:
+        """How long ago the deadline of an unanswered event passed; 0 if none has. More than moments: nobody sweeps any more."""
+        given = (call for worker in self._workers for call in worker.pending.values())
+        open_calls = (call for calls in (self._queue, given) for call in calls if not call.future.done())
+        return max(0.0, monotonic() - min((call.deadline for call in open_calls), default=FOREVER))
 
     def worker_free(self) -> None:
         """Give what waits to whoever has room."""
@@ -273,24 +282,8 @@ class Function:
             self.counters.last_error = message
             call.fail(code, message)
 
-    async def _launch(self, worker_id: int) -> WorkerHandle:
-        """A new worker process, loading. Raises StartError."""
-        from msgspec.structs import replace
-
-        handle = WorkerHandle(self._loop, self, worker_id, self.spec.concurrency)
-        output = OutputPipe(self._loop, self._output_line)
-        try:
-            process = await self._nursery.zygote(self._breed).fork(
-                replace(self.spec, worker_id=worker_id), handle.channel.descriptors(output.write_end)
-            )
-        except BaseException:
-            handle.channel.close()
-            output.close()
-            raise
-        output.handed_over()
-        handle.born(process)
-        handle.ended.add_done_callback(lambda _: output.close())
-        return handle
+    def _launch(self, worker_id: int) -> Awaitable[WorkerHandle]:
+        return self._launcher.launch(self._loop, self, worker_id)
 
     def _lost(self, worker: WorkerHandle, reason: str) -> None:
         """A worker ended: what it had begun failed, what it had not goes to the front of the queue, in order."""

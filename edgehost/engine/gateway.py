@@ -14,6 +14,7 @@ from typing import Any
 from edgehost.engine import frames
 from edgehost.engine.frames import encode
 from edgehost.engine.port import Port
+from edgehost.engine.redaction import Redaction
 from edgehost.event import Event as WireEvent
 from edgehost.event import Response
 from edgehost.sdk.logger import LEVELS
@@ -51,8 +52,10 @@ class CallLog:
 class Gateway:
     """One worker's link to its agent. `current` gives call number and id of the event being handled."""
 
-    def __init__(self, port: Port, level: str) -> None:
+    def __init__(self, port: Port, level: str, secrets: dict[str, str | bytes]) -> None:
         self._port = port
+        self.secrets = secrets
+        self.redaction = Redaction(secrets.values())
         self._asks = 0
         self.level = LEVELS[level]
         self.current: Callable[[], tuple[int, str]] = lambda: (0, "")
@@ -60,6 +63,7 @@ class Gateway:
 
     def log(self, level: str, message: str, fields: dict[str, Any], event_id: str | None = None) -> None:
         call, current_id = self.current()
+        message, fields = self.redaction.text(message), self.redaction.fields(fields)
         record = frames.Record(level, message, fields, current_id if event_id is None else event_id, time.time())
         if call in self.call_logs:
             self.call_logs[call].add(record)

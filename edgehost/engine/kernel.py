@@ -11,8 +11,10 @@ import signal
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389, "armv6l": 389}.get(os.uname().machine)
 _MEMBARRIER_GLOBAL_EXPEDITED = 2
 _MEMBARRIER_REGISTER = 4

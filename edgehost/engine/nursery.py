@@ -20,6 +20,7 @@ from edgehost import plugin
 from edgehost.children import end_in_words, inherited_environment
 from edgehost.engine import kernel
 from edgehost.engine.births import MESSAGE_MAX, Ended, Fork, Forked, decode_report, encode
+from edgehost.engine.cell import Cells
 from edgehost.engine.spec import WorkerSpec
 from edgehost.errors import StartError
 from edgehost.manifest.model import Manifest
@@ -67,6 +68,8 @@ class Process:
         self._pidfd = pidfd
         self._ended: Callable[[str], None] | None = None
         self._reason: str | None = None
+        self.verdict: Callable[[], str] = str
+        """Which of its limits ended it, in words; '' if none did."""
 
     def when_ended(self, ended: Callable[[str], None]) -> None:
         """Have `ended(reason)` called once, when the process is gone with all it left behind. At once if it already is: its
@@ -74,7 +77,7 @@ class Process:
         """
         self._ended = ended
         if self._reason is not None:
-            ended(self._reason)
+            ended(self._told(self._reason))
 
     def kill(self) -> None:
         """SIGKILL. Safe at any time: the pidfd never names another process."""
@@ -101,7 +104,11 @@ class Process:
             self._pidfd = -1
             self._reason = reason
             if self._ended is not None:
-                self._ended(reason)
+                self._ended(self._told(reason))
+
+    def _told(self, reason: str) -> str:
+        verdict = self.verdict()
+        return f"killed: {verdict}" if verdict else reason
 
 
 class Zygote:
@@ -226,7 +233,8 @@ class Zygote:
 class Nursery:
     """All zygotes of an agent, by breed. A zygote that died is started again when the next worker needs it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cells: Cells | None = None) -> None:
+        self.cells = cells or Cells()
         self._loop = loop
         self._zygotes: dict[Breed, Zygote] = {}
         self._sweeping: asyncio.TimerHandle | None = None
@@ -266,6 +274,7 @@ class Nursery:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweep()
+        self.cells.close()
 
 
 def _command(breed: Breed, control: int) -> list[str]:

@@ -8,7 +8,23 @@ import msgspec
 from msgspec import Raw, Struct
 
 from edgehost.event import Origin
-from edgehost.manifest.model import Manifest
+from edgehost.manifest.model import Limits, Manifest, Sandbox
+
+
+class Bounds(Struct, frozen=True, array_like=True):
+    """What the agent has made ready for one worker alone, at its birth. Empty: it is held to its limits and nothing else."""
+
+    temp: str = ""
+    """Its private folder for temporary files."""
+    cgroup: str = ""
+    """The `cgroup.procs` of the cgroup it goes into."""
+    file_bytes: int | None = None
+    tasks: int | None = None
+    """RLIMIT_NPROC, which counts all tasks of the user."""
+    files: tuple[tuple[str, int], ...] | None = None
+    """Landlock's rules, path and rights; None: no Landlock."""
+    ports: tuple[int, ...] | None = None
+    """TCP ports it may use; None: all."""
 
 
 class WorkerSpec(Struct, frozen=True, array_like=True):
@@ -31,17 +47,16 @@ class WorkerSpec(Struct, frozen=True, array_like=True):
     env: dict[str, str]
     triggers: tuple[Origin, ...]
     outputs: tuple[str, ...]
-    memory_bytes: int | None = None
-    open_files: int | None = None
-    processes: int | None = None
-    cpu_s: int | None = None
-    niceness: int | None = None
+    limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
+    secrets: tuple[str, ...] = ()
+    """Names alone: what they stand for comes to the worker through a descriptor, past its zygote."""
+    bounds: Bounds = Bounds()
     settings: Raw | Any = None
 
 
 def worker_spec(manifest: Manifest) -> WorkerSpec:
     """What the workers of this manifest are told."""
-    limits = manifest.limits
     return WorkerSpec(
         function=manifest.name,
         version=manifest.version,
@@ -59,10 +74,8 @@ def worker_spec(manifest: Manifest) -> WorkerSpec:
         env=manifest.env,
         triggers=tuple(Origin(trigger.kind, trigger.name) for trigger in manifest.triggers),
         outputs=tuple(output.name for output in manifest.outputs),
-        memory_bytes=limits.memory_bytes,
-        open_files=limits.open_files,
-        processes=limits.processes,
-        cpu_s=limits.cpu_s,
-        niceness=limits.niceness,
+        limits=manifest.limits,
+        sandbox=manifest.sandbox,
+        secrets=manifest.secrets,
         settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
     )

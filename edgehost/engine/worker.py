@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from edgehost.engine import frames
 from edgehost.engine.answering import describe
 from edgehost.engine.arena import map_other, map_own
@@ -29,18 +31,19 @@ Load = Callable[[WorkerSpec, Any], Program]
 """A runtime's `load`: the spec, and the link to the agent."""
 
 
-def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, load: Load) -> int:
+def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, secrets: list[int], load: Load) -> int:
     """From the fork to the end. Gives the exit status; the caller ends the process with it."""
     port = Port(sock, map_other(inbound), map_own(outbound), spec.body == "view")
     os.close(inbound)
     os.close(outbound)
     os.register_at_fork(after_in_child=port.disown)
-    gateway = Gateway(port, spec.log_level)
+    gateway = Gateway(port, spec.log_level, _secrets(secrets))
     capture_output(gateway, spec.log_level)
     try:
         worker = _prepare(port, gateway, load(spec, gateway), spec.concurrency)
     except BaseException as error:
         reason = describe(error) if isinstance(error, Exception) else f"the module ended its worker: {error!r}"
+        reason = gateway.redaction.text(reason)
         gateway.log("error", reason, {"traceback": trace(error)}, "")
         port.write(frames.FAILED, 0, encode(reason))
         port.flush()
@@ -53,6 +56,14 @@ def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, loa
         return 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
+
+
+def _secrets(descriptors: list[int]) -> dict[str, str | bytes]:
+    """What this function's secrets are, read from the descriptor that came past the zygote; {} without one."""
+    for descriptor in descriptors:
+        with os.fdopen(descriptor, "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=dict[str, str | bytes])
+    return {}
 
 
 def _prepare(port: Port, gateway: Gateway, program: Program, concurrency: int) -> SyncWorker | AsyncWorker:

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from edgehost.engine import kernel, worker
-from edgehost.engine.births import MESSAGE_MAX, Ended, Forked, decode_fork, encode
+from edgehost.engine.births import DESCRIPTORS_MAX, MESSAGE_MAX, Ended, Forked, decode_fork, encode
 from edgehost.engine.confinement import confine
 from edgehost.engine.spec import WorkerSpec
 
@@ -43,7 +43,7 @@ class Zygote:
 
     def _request(self) -> bool:
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_MAX, 4)
+            data, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_MAX, DESCRIPTORS_MAX)
         except ConnectionError:
             return False
         if not data:
@@ -72,11 +72,11 @@ class Zygote:
             self._control.close()
             for pidfd in self._workers:
                 os.close(pidfd)
-            channel, inbound, outbound, output = descriptors
+            channel, inbound, outbound, output, *secrets = descriptors
             confine(spec, output, zygote)
             kernel.accept_barriers()
             sock = socket.socket(fileno=channel)
-            status = worker.main(spec, sock, inbound, outbound, self._load)
+            status = worker.main(spec, sock, inbound, outbound, secrets, self._load)
         except BaseException as error:
             os.write(2, f"worker of {spec.function} could not begin: {type(error).__name__}: {error}\n".encode())
         finally:

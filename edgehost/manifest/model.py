@@ -16,6 +16,8 @@ Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
 """Up to a year, which also keeps TOML's `inf` out."""
 Workers = Annotated[int, Meta(ge=1, le=256)]
 Concurrency = Annotated[int, Meta(ge=1, le=1024)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+FilePath = Annotated[str, Meta(pattern="^[^\\x00]+$")]
 QueuePolicy = Literal["block", "reject", "drop_oldest", "drop_newest"]
 DrainPolicy = Literal["finish", "inflight", "handover"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -45,9 +47,33 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: Positive | None = None
     open_files: Positive | None = None
     processes: Positive | None = None
+    cpu: Annotated[float, Meta(gt=0, le=1024)] | None = None
+    """Processor cores: 0.5 is half of one. Held by a cgroup alone."""
     cpu_s: Positive | None = None
     """CPU seconds of a worker's whole life; it is replaced when they are spent."""
     niceness: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    temp_bytes: Positive | None = None
+    """What its private temporary folder may hold."""
+
+
+class Sandbox(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sandbox]`: what a worker may see beside the system, its own folder and its private temporary folder.
+
+    Relative paths count from the function's folder; devices may be patterns (`/dev/video*`).
+    """
+
+    enabled: bool = True
+    required: bool = False
+    """Do not start where the kernel cannot hold it."""
+    read: tuple[FilePath, ...] = ()
+    write: tuple[FilePath, ...] = ()
+    devices: tuple[Annotated[str, Meta(pattern="^/dev/[^\\x00]+$")], ...] = ()
+    network: Literal["all", "none"] | tuple[Port, ...] = "all"
+    """TCP alone: all of it, none, or these ports."""
+
+    def __post_init__(self) -> None:
+        if self.required and not self.enabled:
+            raise ValueError("required: true, but enabled is false; remove one of the two")
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,6 +128,9 @@ class Manifest(Struct, frozen=True):
     retry: Retry = Retry()
     env: dict[str, str] = {}
     limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
+    secrets: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    """Names of edgehost.toml's `[secrets.NAME]` that `context.secrets` holds."""
     triggers: tuple[TriggerSpec, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     options: Struct | None = None

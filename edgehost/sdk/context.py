@@ -39,6 +39,17 @@ class Declared(dict[str, Any]):
         raise UndeclaredError(undeclared(self._table, name, self))
 
 
+class Secrets(dict[str, str | bytes]):
+    """`context.secrets`: text, or bytes where a secret is no UTF-8. Shows names alone when it is printed or logged."""
+
+    def __missing__(self, name: str) -> Any:
+        granted = ", ".join(self) or "none"
+        raise UndeclaredError(f"the manifest names no secret {name!r} (it has: {granted}); write secrets = [\"{name}\"]")
+
+    def __repr__(self) -> str:
+        return f"<secrets: {', '.join(self) or 'none'}>"
+
+
 def undeclared(table: str, name: str, declared: Iterable[str]) -> str:
     """The message for a name that table `[table.*]` of the manifest lacks."""
     known = ", ".join(f"[{table}.{other}]" for other in declared) or "none"
@@ -66,7 +77,7 @@ class Context:
         self.platform = Platform(spec.function, link)
         self.bindings: dict[str, Any] = Declared("bindings", {})
         self.models: dict[str, Any] = Declared("models", {})
-        self.secrets: dict[str, Any] = Declared("secrets", {})
+        self.secrets = Secrets(link.secrets)
         self._outputs = spec.outputs
         self._link = link
         self._owner = Owner()

@@ -11,6 +11,9 @@ from edgehost.event import Response as WireResponse
 class Link(Protocol):
     """All of these may be called from the handler's thread (or loop) alone."""
 
+    secrets: dict[str, str | bytes]
+    """By name, those the function is granted."""
+
     def log(self, level: str, message: str, fields: dict[str, Any], event_id: str | None = None) -> None:
         """Send one log record; `level` is debug, info, warning or error; `fields` is JSON-ready. None: the event in hand."""
 

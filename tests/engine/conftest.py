@@ -22,7 +22,7 @@ from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.engine.spec import worker_spec
 from edgehost.event import Event, Response, failure
-from edgehost.manifest.model import Manifest
+from edgehost.manifest.model import Manifest, Sandbox
 
 PATIENCE_S = float(os.environ.get("EDGEHOST_TEST_PATIENCE_S", "30"))
 
@@ -35,6 +35,9 @@ def ran(event):
     os.close(runs)
 """
 """In front of a handler: `ran(event)` counts an event as begun in a file that survives its worker."""
+
+
+RUNS_MAY_BE_NOTED = Sandbox(write=(".",))
 
 
 class Services:
@@ -75,8 +78,8 @@ class Engine:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "main.py").write_text(NOTE_RUN + textwrap.dedent(code))
-        told = {"name": name, "folder": folder, "source": folder / "function.toml", "handler": "main:handler", **manifest}
-        wanted = Manifest(**told)
+        own: dict[str, Any] = {"name": name, "folder": folder, "source": folder / "function.toml", "handler": "main:handler"}
+        wanted = Manifest(**{**own, "sandbox": RUNS_MAY_BE_NOTED, **manifest})
         function = Function(
             worker_spec(wanted),
             wanted.workers,

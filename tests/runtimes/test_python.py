@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,6 +24,8 @@ from edgehost.sdk.program import Program
 
 
 class QuietLink:
+    secrets: ClassVar[dict[str, str | bytes]] = {}
+
     def log(self, level: str, message: str, fields: dict[str, Any], event_id: str | None = None) -> None: ...
 
 

@@ -25,6 +25,7 @@ class FakeLink:
     """An edgehost.sdk.link.Link that keeps what it is given, and answers calls with `answer`."""
 
     def __init__(self) -> None:
+        self.secrets: dict[str, str | bytes] = {}
         self.logs: list[tuple[str, str, dict[str, Any]]] = []
         self.calls: list[tuple[str, WireEvent, float | None]] = []
         self.published: list[tuple[str, WireEvent]] = []

@@ -65,13 +65,23 @@ def test_two_workers_share_nothing(make_spec: MakeSpec, link: Any) -> None:
     assert not hasattr(second.user_data, "model")
 
 
-@pytest.mark.parametrize("table", ["bindings", "models", "secrets"])
+@pytest.mark.parametrize("table", ["bindings", "models"])
 def test_a_name_that_is_not_declared_says_what_to_declare(table: str, context: Context) -> None:
     with pytest.raises(KeyError) as caught:
         getattr(context, table)["db"]
     assert str(caught.value) == f"function.toml declares no [{table}.db] (declared: none); add that table to use 'db'"
     assert getattr(context, table).get("db") is None
     assert "db" not in getattr(context, table)
+
+
+def test_secrets_are_there_by_name_and_never_shown(make_spec: MakeSpec, link: Any) -> None:
+    link.secrets = {"db": "s3cr3t", "key": b"\xff\x00"}
+    context = Context(make_spec(), link)
+    assert (context.secrets["db"], context.secrets["key"]) == ("s3cr3t", b"\xff\x00")
+    assert f"{context.secrets} {context.secrets!r}" == "<secrets: db, key> <secrets: db, key>"
+    with pytest.raises(KeyError) as caught:
+        context.secrets["mail"]
+    assert str(caught.value) == "the manifest names no secret 'mail' (it has: db, key); write secrets = [\"mail\"]"
 
 
 @pytest.mark.parametrize(

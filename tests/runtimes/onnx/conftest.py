@@ -58,6 +58,7 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.records: list[tuple[str, str]] = []
+        self.secrets: dict[str, str | bytes] = {}
 
     def log(self, level: str, message: str, fields: dict[str, Any], event_id: str | None = None) -> None:
         msgspec.json.encode(fields)
