@@ -5,6 +5,7 @@ One request a line: each has its own buffer and its own count of edges. Imported
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from datetime import timedelta
@@ -85,7 +86,10 @@ class KernelDriver:
 
     def _request(self, place: Place, settings: LineSettings, consumer: str) -> LineRequest:
         consumer = consumer.encode()[:_MOST_CONSUMER_BYTES].decode(errors="ignore")
-        request = self._gpiod.request_lines(place.chip, {place.offset: settings}, consumer, BUFFER_EDGES)
+        try:
+            request = self._gpiod.request_lines(place.chip, {place.offset: settings}, consumer, BUFFER_EDGES)
+        except ValueError as error:  # how gpiod says that the chip has fewer lines
+            raise OSError(errno.EINVAL, str(error)) from error
         os.set_blocking(request.fd, False)
         return request
 

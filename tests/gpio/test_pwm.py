@@ -1,0 +1,98 @@
+"""A PWM channel over a folder that looks like sysfs: no machine of ours has the hardware."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgehost.gpio.pwm import Pwm, PwmSettings
+from edgehost.gpio.trouble import GpioError
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Path:
+    """pwmchip0 with channel 1 exported, as it is after boot."""
+    folder = tmp_path / "pwmchip0" / "pwm1"
+    folder.mkdir(parents=True)
+    for name, value in {"enable": "0", "duty_cycle": "500", "period": "900", "polarity": "normal"}.items():
+        (folder / name).write_text(f"{value}\n")
+    return folder
+
+
+def state(channel: Path) -> dict[str, str]:
+    return {file.name: file.read_text().strip() for file in channel.iterdir()}
+
+
+def test_a_channel_is_set_up_run_and_disabled(channel: Path, tmp_path: Path) -> None:
+    pwm = Pwm(PwmSettings(channel=1, frequency_hz=50), tmp_path)
+    pwm.open()
+    assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "20000000", "polarity": "normal"}
+    pwm.set(0.075)
+    assert state(channel)["duty_cycle"] == "1500000" and state(channel)["enable"] == "1"
+    pwm.set(1)
+    assert state(channel)["duty_cycle"] == "20000000"
+    pwm.disable()
+    assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "20000000", "polarity": "normal"}
+
+
+def test_the_polarity_is_written_only_where_it_differs(channel: Path, tmp_path: Path) -> None:
+    Pwm(PwmSettings(channel=1, polarity="inversed"), tmp_path).open()
+    assert state(channel)["polarity"] == "inversed"
+    (channel / "polarity").unlink()  # a driver that knows one polarity
+    Pwm(PwmSettings(channel=1), tmp_path).open()
+    assert not (channel / "polarity").exists()
+
+
+def test_a_channel_nobody_exported_is_exported(channel: Path, tmp_path: Path) -> None:
+    """The kernel makes the folder while the write lasts; here it appears afterwards, as under a slow udev."""
+    export = channel.parent / "export"
+    export.write_text("")
+    pwm = Pwm(PwmSettings(channel=2), tmp_path)
+    with pytest.raises(GpioError, match="pwm2 has not appeared") as caught:
+        pwm.open()
+    assert export.read_text() == "2" and caught.value.state == "degraded"
+    channel.rename(channel.parent / "pwm2")
+    pwm.open()
+
+
+def test_no_chip_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(GpioError, match=r"no .*/pwmchip3; enable the board's PWM first") as caught:
+        Pwm(PwmSettings(chip=3), tmp_path).open()
+    assert caught.value.state == "failed"
+
+
+def test_a_channel_that_goes_is_told(channel: Path, tmp_path: Path) -> None:
+    pwm = Pwm(PwmSettings(channel=1), tmp_path)
+    pwm.open()
+    channel.rename(tmp_path / "gone")
+    with pytest.raises(GpioError, match="has no channel 1, or has gone"):
+        pwm.set(0.5)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
+def test_no_permission_says_which_group(channel: Path, tmp_path: Path) -> None:
+    (channel / "enable").chmod(0o400)
+    with pytest.raises(GpioError, match=r"no permission for .*group gpio"):
+        Pwm(PwmSettings(channel=1), tmp_path).open()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (22, "refuses pwm1/enable = 0; try another"),
+        (16, "a driver in the kernel uses"),
+        (13, "no permission"),
+        (5, "Input/output"),
+    ],
+)
+def test_what_the_kernel_refuses_is_told(
+    channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def refuse(self: Path, mode: str = "r") -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(GpioError, match=said):
+        Pwm(PwmSettings(channel=1), tmp_path).open()
