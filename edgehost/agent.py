@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
@@ -23,18 +24,18 @@ from edgehost import __version__
 from edgehost.config import DEFAULT_BROKER, Broker, Config
 from edgehost.control.address import default_address
 from edgehost.control.local import LocalServer
-from edgehost.control.protocol import FunctionStatus
-from edgehost.deployment import Deployment
+from edgehost.control.protocol import FunctionStatus, Reloaded
 from edgehost.embedded_broker import EmbeddedBroker
 from edgehost.engine import cgroup
 from edgehost.engine.cell import Cells
-from edgehost.engine.nursery import Nursery, breed_of
+from edgehost.engine.nursery import Nursery
 from edgehost.errors import ControlError, EdgehostError, ManifestError
 from edgehost.event import Event, Response, failure
 from edgehost.log import set_up
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
 from edgehost.mqtt import Session
+from edgehost.profile.board import chosen
 from edgehost.secrets import private_files
 from edgehost.watch import changes
 
@@ -60,18 +61,23 @@ class Agent:
 
     def __init__(self, config: Config, options: Options, cgroups: cgroup.Tree | None = None) -> None:
         self.config = config
+        self._board = chosen(config.profile)
         self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
         self.nursery = Nursery(self._loop, Cells(cgroups, private_files(config)))
-        self._deployments: dict[str, Deployment] = {}
+        self._roster = Roster(self)
+        self.call, self.deliver, self.invoke = self._roster.call, self._roster.deliver, self._roster.invoke
         self._sessions: dict[str, Session] = {}
         self._shared: dict[str, Any] = {}
         self._embedded: EmbeddedBroker | None = None
         self._starting: list[asyncio.Task[None]] = []
-        self._watchers: list[asyncio.Task[None]] = []
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._one_reload = asyncio.Lock()
+        self._started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._control = LocalServer(default_address(config.socket), self)
+        self._lifeline = Lifeline(supervision, self._roster.healths)
 
     def stop(self) -> None:
         """Begin the orderly end."""
@@ -95,67 +101,74 @@ class Agent:
             await self._end()
 
     async def _start(self) -> None:
+        self._lifeline.begin()
         if self._options.embedded_broker:
             self._embedded = EmbeddedBroker()
             self.nursery.kept.add(self._embedded.start())
             log.info("embedded broker listens on 127.0.0.1:%d (MQTT 5)", self._embedded.port)
+        log.info("board: %s (%s)", self._board.profile.title, self._board.why)
         for warning in self.config.warnings:
             log.warning("%s", warning)
         await self._control.start()
-        manifests = [self._read(folder) for folder in self.config.functions]
-        for manifest in manifests:
-            if manifest is not None:
-                self.nursery.zygote(breed_of(manifest))  # all zygotes import at once, while the rest is built
-        await asyncio.gather(
-            *(self._deployments[manifest.name].start(manifest) for manifest in manifests if manifest is not None)
-        )
+        await self._roster.start(self.config.functions)
         if self._options.watch:
-            self._watchers = [asyncio.create_task(self._watch(deployment)) for deployment in self._deployments.values()]
-        running = [name for name, deployment in self._deployments.items() if deployment.status().state == "ready"]
-        log.info(
-            "edgehost %s is ready: %d of %d functions run (%s)",
-            __version__,
-            len(running),
-            len(self._deployments),
-            ", ".join(running) or "none",
-        )
+            self._roster.watch()
+        self._started.set()
+        self._lifeline.ready()
+        running = [each.name for each in self._roster.healths() if each.state == "ready"]
+        count = len(self._roster.healths())
+        log.info("edgehost %s is ready: %d of %d functions run (%s)", __version__, len(running), count, ", ".join(running) or "none")
 
-    def _read(self, folder: Path) -> Manifest | None:
-        """The manifest of one folder; a deployment under its name stands for it, also when it cannot be read."""
-        try:
-            manifest = read_manifest(folder)
-            if manifest.name in self._deployments:
-                other = self._deployments[manifest.name].folder
-                raise ManifestError(
-                    f"{manifest.source}: name {manifest.name!r} is taken by {other}; give one of them another name"
-                )
-        except EdgehostError as error:
-            name = folder.resolve().name
-            while name in self._deployments:
-                name += "~"
-            self._deployments[name] = Deployment(name, folder, self)
-            self._deployments[name].trouble(str(error))
-            return None
-        self._deployments[manifest.name] = Deployment(manifest.name, folder, self)
-        return manifest
+    async def reload(self) -> Reloaded:
+        """Read edgehost.toml and every function's folder again, and change what can be changed while it runs.
 
-    async def _watch(self, deployment: Deployment) -> None:
-        async for _ in changes(deployment.folder):
+        Raises ConfigError if edgehost.toml cannot be used, and ControlError at an agent that ends: nothing has changed then. Once
+        begun it goes on, whatever becomes of who asked.
+        """
+        task = self._loop.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
+
+    async def _reload(self) -> Reloaded:
+        await self._started.wait()
+        async with self._one_reload:
+            self._lifeline.reloading()
+            note = ""
             try:
-                await deployment.replace(read_manifest(deployment.folder, name=deployment.name))
+                self.config, restart = merged(self.config, self._read_config())
+                set_up(self.config.log)
+                done = replace(await self._roster.change(self.config.functions), restart=restart)
+                if self._options.watch:
+                    self._roster.watch()
             except EdgehostError as error:
-                log.error("%s: not reloaded, the version before goes on: %s", deployment.name, error)
+                note = f"not reloaded: {error}"
+                raise
+            else:
+                note = "; ".join(done.problems)
+                return done
+            finally:
+                log.log(logging.ERROR if note else logging.INFO, "%s", note or "configuration reloaded")
+                self._lifeline.ready(note)
+
+    def hang_up(self) -> None:
+        """SIGHUP: the terminal this was started from is gone, or, where there was none, a reload is wanted (daemon(7))."""
+        if _has_terminal():
+            self.stop()
+        else:
+            self._loop.create_task(self.reload()).add_done_callback(_told_already)
 
     async def _end(self) -> None:
         """Sources first, then functions, then what they shared; nothing is left, whatever fails on the way."""
         log.info("edgehost is stopping")
-        for watcher in self._watchers:
-            watcher.cancel()
+        self._lifeline.stopping()
+        for reload in self._reloads:
+            reload.cancel()
         for session in self._sessions.values():
             session.keep_subscriptions()  # the broker keeps what comes while we are away
         ends: list[Callable[[], Any]] = [
             self._control.stop,
-            *(deployment.stop for deployment in self._deployments.values()),
+            *self._roster.stops(),
         ]
         await _all(ends)
         await _all([part.close for part in self._shared.values()])
@@ -163,6 +176,7 @@ class Agent:
         self.nursery.close()
         if self._embedded is not None:
             self._embedded.stop()
+        self._lifeline.close()
 
     def broker(self, name: str) -> Session:
         """The session of a broker by its name in edgehost.toml, or by URL. Made and started at first use; every later user
@@ -192,32 +206,24 @@ class Agent:
         part: T = self._shared[key]
         return part
 
-    def call(self, name: str, event: Event) -> asyncio.Future[Response]:
-        """Submit an event to a local function by name."""
-        deployment = self._deployments.get(name)
-        return self._nobody(name) if deployment is None else deployment.submit(event)
-
-    def deliver(self, name: str, event: Event) -> asyncio.Future[Response]:
-        """As `call`, for an event nobody waits for: the function's retries and outputs apply."""
-        deployment = self._deployments.get(name)
-        return self._nobody(name) if deployment is None else deployment.deliver(event)
-
-    def _nobody(self, name: str) -> asyncio.Future[Response]:
-        answer: asyncio.Future[Response] = self._loop.create_future()
-        answer.set_result(
-            failure("not_ready", f"{name!r} is not a function here; there are: {', '.join(self._deployments) or 'none'}")
-        )
-        return answer
-
-    async def invoke(self, name: str, event: Event) -> Response:
-        """As `call`, for the local socket. Raises ControlError if no function has that name."""
-        if name not in self._deployments:
-            raise ControlError(f"{name!r} is not a function here; there are: {', '.join(sorted(self._deployments)) or 'none'}")
-        return await self._deployments[name].submit(event)
-
     def functions(self) -> list[FunctionStatus]:
         """How every function is."""
-        return [self._deployments[name].status() for name in sorted(self._deployments)]
+        return self._roster.statuses()
+
+
+def _has_terminal() -> bool:
+    """True if this process has a controlling terminal, whose end it would hear of by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _told_already(reload: asyncio.Task[Reloaded]) -> None:
+    """Log and status have said it: nobody else waits for a reload that a signal asked for."""
+    if not reload.cancelled():
+        reload.exception()
 
 
 async def _all(ends: Sequence[Callable[[], Any]]) -> None:
@@ -279,10 +285,11 @@ async def _run(config: Config, options: Options) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent. Exit status: 0 after an orderly stop, 3 for a configuration a person must mend, 1 for anything else."""
     try:
-        config, options = parse(sys.argv[1:] if argv is None else argv)
+        argv = sys.argv[1:] if argv is None else argv
+        config, options = parse(argv)
         set_up(config.log)
         _raise_descriptor_limit()
-        asyncio.run(_run(config, options))
+        asyncio.run(_run(config, options, argv))
     except ControlError as error:
         sys.stderr.write(f"edgehost: {error}\n")
         return 5

@@ -45,6 +45,22 @@ def test_only_a_function_named_alone_answers_at_the_root(tmp_path: Path) -> None
     assert not parse([service, alone])[1].standalone
 
 
+def test_a_wrong_profile_is_one_line_and_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "edgehost.toml").write_text('[agent]\nprofile = "board.toml"\n')
+    (tmp_path / "board.toml").write_text('extends = "raspberry-pi-4b"\ncors = 4\n')
+    assert main([f"--config={tmp_path / 'edgehost.toml'}"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"edgehost: {tmp_path / 'board.toml'} cors: no such key; did you mean cores?"
+
+
+async def test_the_log_names_the_board(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(Config(socket=tmp_path / "s", profile="raspberry-pi-5"), Options())
+    agent.stop()
+    with caplog.at_level("INFO", "edgehost.agent"):
+        await agent.run()
+    assert "board: Raspberry Pi 5 (edgehost.toml says so)" in caplog.messages
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "edgehost.toml").write_text('[http]\nlisten = "127.0.0.1:1"\n[log]\nlevel = "error"\n')
     config, _ = parse([f"--config={tmp_path / 'edgehost.toml'}", "--http=127.0.0.1:2"])

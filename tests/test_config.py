@@ -31,7 +31,12 @@ def test_an_empty_file_is_a_config(read: Callable[[str], Config], tmp_path: Path
 
 @pytest.mark.parametrize(
     ("said", "profile"),
-    [("raspberry-pi-5", "raspberry-pi-5"), ("own.toml", "{folder}/own.toml"), ("boards/x", "{folder}/boards/x"), ("/a/b.toml", "/a/b.toml")],
+    [
+        ("raspberry-pi-5", "raspberry-pi-5"),
+        ("own.toml", "{folder}/own.toml"),
+        ("boards/x", "{folder}/boards/x"),
+        ("/a/b.toml", "/a/b.toml"),
+    ],
 )
 def test_a_profile_is_a_name_or_a_path(read: Callable[[str], Config], tmp_path: Path, said: str, profile: str) -> None:
     assert read(f'[agent]\nprofile = "{said}"').profile == profile.format(folder=tmp_path)
