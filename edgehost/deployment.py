@@ -20,6 +20,7 @@ from pathlib import Path
 from edgehost import plugin
 from edgehost.control.protocol import FunctionStatus, TriggerStatus
 from edgehost.delivery import Delivery
+from edgehost.engine import holds, landlock
 from edgehost.engine.function import Function
 from edgehost.errors import EdgehostError, StartError, TriggerError
 from edgehost.event import Event, Response, failure
@@ -204,4 +205,6 @@ class Deployment:
             last_error=self._trouble or function.last_error,
             since=self._since,
             warnings=list(manifest.warnings),
+            limits=holds.limits(manifest.limits, self._around.nursery.cells.controllers),
+            sandbox=holds.sandbox(manifest.sandbox, landlock.version()),
         )

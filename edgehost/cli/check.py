@@ -19,6 +19,7 @@ from edgehost.cli.checks import Finding
 from edgehost.cli.exits import FAILED
 from edgehost.cli.run import broker_choice
 from edgehost.config import DEFAULT_BROKER, Broker, Config
+from edgehost.engine import cgroup, landlock
 from edgehost.profile.board import chosen
 from edgehost.profile.here import look
 
@@ -63,8 +64,10 @@ def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Ite
     yield checks.http(checks.installed_version)
     yield checks.memory(ROOT)
     yield checks.temporary_folder(Path(tempfile.gettempdir()), checks.free_bytes, checks.may_read_and_write)
-    yield checks.kernel(os.uname().release, kernel_probe.has_memfd(), kernel_probe.has_pidfd(), kernel_probe.landlock_version())
+    yield checks.kernel(os.uname().release, kernel_probe.has_memfd(), kernel_probe.has_pidfd(), landlock.version())
     yield checks.cgroups(ROOT)
+    yield checks.limits(cgroup.usable(cgroup.own_folder(ROOT), os.getpid()))
+    yield checks.sandbox(landlock.version())
     yield checks.clock(ROOT, time.gmtime().tm_year, kernel_probe.clock_synchronised)
     yield checks.serial_ports(ROOT, checks.may_read_and_write)
     yield checks.gpio_chips(ROOT, checks.may_read_and_write)

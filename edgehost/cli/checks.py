@@ -20,6 +20,8 @@ import msgspec
 from msgspec import Struct
 
 from edgehost.config import DEFAULT_BROKER, Broker
+from edgehost.engine.holds import held
+from edgehost.engine.landlock import DEVICE_ABI, NETWORK_ABI, SCOPE_ABI
 from edgehost.profile import Profile, Recognised
 from edgehost.profile.here import Here
 
@@ -36,10 +38,12 @@ LITTLE_BYTES, SOME_BYTES = 16 * MIB, 128 * MIB
 BROKER_WAIT_S = 5.0
 ONNX_WAIT_S = 120.0
 """Importing onnxruntime takes seconds on a small board with a slow card."""
-WITHOUT_MEMORY_CONTROLLER = "the kernel cannot limit the memory of a group; limits are kept by rlimit in each worker alone"
+WITHOUT_MEMORY_CONTROLLER = "the kernel cannot limit the memory of a group; a memory limit is watched four times a second instead"
 
 ONNX_REINSTALL = "pip install --force-reinstall 'edgehost[onnx]'"
 ONNX_PROBE = "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
+
+SANDBOX_PARTS = (("TCP ports", NETWORK_ABI), ("devices", DEVICE_ABI), ("signals", SCOPE_ABI))
 
 State = Literal["ok", "warn", "fail"]
 Usable = Callable[[Path], bool]
@@ -110,6 +114,25 @@ def cgroups(root: Path) -> Finding:
     if not enabled:
         return Finding("cgroups", "warn", "none", WITHOUT_MEMORY_CONTROLLER)
     return _memory_controller("v1", "memory" in enabled, ", ".join(enabled), root)
+
+
+def limits(why_not: str) -> Finding:
+    """Would a cgroup hold the limits of functions? `why_not` is edgehost.engine.cgroup.usable, for this process."""
+    if not why_not:
+        return Finding("limits", "ok", "memory, processes and cpu by cgroup, temp watched, the rest by rlimit")
+    found = f"memory, processes and temp are watched, cpu is not enforced for an agent started here: {why_not}"
+    return Finding("limits", "warn", found, "run it by systemd with Delegate=yes; `edgehost functions` says what holds there")
+
+
+def sandbox(abi: int) -> Finding:
+    """What can functions be kept from? `abi` is Landlock's version, 0 without."""
+    if not abi:
+        found = "functions are not kept from each other's files: this kernel has no Landlock"
+        return Finding("sandbox", "warn", found, "use Linux 5.13 or newer, with lsm=landlock,… on its command line")
+    holds = [*held(abi), *(["TCP ports"] if abi >= NETWORK_ABI else [])]
+    lacks = [name for name, first in SANDBOX_PARTS if abi < first]
+    missing = f"; not {', '.join(lacks)}: that needs a newer kernel" if lacks else ""
+    return Finding("sandbox", "ok", f"Landlock {abi} keeps {', '.join(holds)}{missing}")
 
 
 def _memory_controller(version: str, memory: bool, controllers: str, root: Path) -> Finding:

@@ -90,6 +90,10 @@ def _notes(function: FunctionStatus, now: float) -> Iterator[Note]:
         yield function.name, "red", f"last error: {function.last_error}"
     for warning in function.warnings:
         yield function.name, "yellow", f"manifest: {warning}"
+    if function.limits:
+        yield function.name, "dim", f"limits: {', '.join(function.limits)}"
+    if function.sandbox:
+        yield function.name, "dim", f"sandbox: {function.sandbox}"
 
 
 def _note(function: str, style: str, text: str) -> Text:

@@ -95,6 +95,10 @@ class FunctionStatus(Struct, frozen=True):
     """Unix time at which it came into this state; 0 if never said."""
     warnings: list[str] = []
     """What the manifest says that is not used here, one line each."""
+    limits: list[str] = []
+    """What a worker may use, and by what that holds here: `memory 64 MiB (cgroup)`."""
+    sandbox: str = ""
+    """What keeps its workers to their own files: `Landlock 7: files, devices, signals; network all`."""
 
 
 class Pong(Struct, frozen=True, tag="pong", tag_field="op"):

@@ -32,8 +32,8 @@ DEVICE = READ_FILE | WRITE_FILE | TRUNCATE | _IOCTL_DEV
 _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | _IOCTL_DEV
 """What a rule for something that is no folder may hold; more is EINVAL."""
 
-NETWORK_ABI, SCOPE_ABI = 4, 6
-"""The first versions that know TCP ports, and signals and abstract sockets."""
+NETWORK_ABI, DEVICE_ABI, SCOPE_ABI = 4, 5, 6
+"""The first versions that know TCP ports, ioctl(2) on devices, and signals and abstract sockets."""
 
 
 @cache
@@ -44,7 +44,7 @@ def version() -> int:
 
 def files_handled(abi: int) -> int:
     """The rights over files a kernel of this ABI can take away."""
-    return (1 << 13) - 1 | (_REFER if abi >= 2 else 0) | (TRUNCATE if abi >= 3 else 0) | (_IOCTL_DEV if abi >= 5 else 0)
+    return (1 << 13) - 1 | (_REFER if abi >= 2 else 0) | (TRUNCATE if abi >= 3 else 0) | (_IOCTL_DEV if abi >= DEVICE_ABI else 0)
 
 
 def restrict(files: Iterable[tuple[str, int]], ports: Iterable[int] | None) -> None:
