@@ -30,14 +30,14 @@ from edgehost.engine import cgroup
 from edgehost.engine.cell import Cells
 from edgehost.engine.nursery import Nursery
 from edgehost.errors import ControlError, EdgehostError, ManifestError
-from edgehost.event import Event, Response, failure
 from edgehost.log import set_up
-from edgehost.manifest import read_manifest
-from edgehost.manifest.model import Manifest
 from edgehost.mqtt import Session
 from edgehost.profile.board import chosen
+from edgehost.reload import merged
+from edgehost.roster import Roster
 from edgehost.secrets import private_files
-from edgehost.watch import changes
+from edgehost.service.lifeline import Lifeline
+from edgehost.service.notify import Supervision, take_supervision
 
 T = TypeVar("T")
 
@@ -59,8 +59,17 @@ class Options:
 class Agent:
     """Everything between the first import and the last descriptor. `run` returns when `stop` was called and all is ended."""
 
-    def __init__(self, config: Config, options: Options, cgroups: cgroup.Tree | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        options: Options,
+        cgroups: cgroup.Tree | None = None,
+        read_config: Callable[[], Config] | None = None,
+        supervision: Supervision | None = None,
+    ) -> None:
+        """`read_config` gives the configuration anew for a reload, or raises ConfigError; None: it is always the same."""
         self.config = config
+        self._read_config = read_config or (lambda: config)
         self._board = chosen(config.profile)
         self.standalone = options.standalone
         self._options = options
@@ -77,7 +86,7 @@ class Agent:
         self._started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._control = LocalServer(default_address(config.socket), self)
-        self._lifeline = Lifeline(supervision, self._roster.healths)
+        self._lifeline = Lifeline(supervision or Supervision(), self._roster.healths)
 
     def stop(self) -> None:
         """Begin the orderly end."""
@@ -115,15 +124,21 @@ class Agent:
             self._roster.watch()
         self._started.set()
         self._lifeline.ready()
-        running = [each.name for each in self._roster.healths() if each.state == "ready"]
-        count = len(self._roster.healths())
-        log.info("edgehost %s is ready: %d of %d functions run (%s)", __version__, len(running), count, ", ".join(running) or "none")
+        healths = self._roster.healths()
+        running = [each.name for each in healths if each.state == "ready"]
+        log.info(
+            "edgehost %s is ready: %d of %d functions run (%s)",
+            __version__,
+            len(running),
+            len(healths),
+            ", ".join(running) or "none",
+        )
 
     async def reload(self) -> Reloaded:
         """Read edgehost.toml and every function's folder again, and change what can be changed while it runs.
 
-        Raises ConfigError if edgehost.toml cannot be used, and ControlError at an agent that ends: nothing has changed then. Once
-        begun it goes on, whatever becomes of who asked.
+        Raises ConfigError if edgehost.toml cannot be used: nothing has changed then. A reload that has begun goes on, whatever
+        becomes of who asked for it.
         """
         task = self._loop.create_task(self._reload())
         self._reloads.add(task)
@@ -136,20 +151,25 @@ class Agent:
             self._lifeline.reloading()
             note = ""
             try:
-                self.config, restart = merged(self.config, self._read_config())
-                set_up(self.config.log)
-                done = replace(await self._roster.change(self.config.functions), restart=restart)
-                if self._options.watch:
-                    self._roster.watch()
+                done = await self._renew()
+                note = "; ".join(done.problems)
             except EdgehostError as error:
                 note = f"not reloaded: {error}"
                 raise
-            else:
-                note = "; ".join(done.problems)
-                return done
             finally:
-                log.log(logging.ERROR if note else logging.INFO, "%s", note or "configuration reloaded")
+                log.log(logging.ERROR if note else logging.INFO, "%s", note or "reloaded")
                 self._lifeline.ready(note)
+            return done
+
+    async def _renew(self) -> Reloaded:
+        self.config, restart = merged(self.config, self._read_config())
+        set_up(self.config.log)
+        done = await self._roster.change(self.config.functions)
+        if self._options.watch:
+            self._roster.watch()
+        for place in restart:
+            log.warning("%s has changed: in force when the agent is started again", place)
+        return replace(done, restart=restart)
 
     def hang_up(self) -> None:
         """SIGHUP: the terminal this was started from is gone, or, where there was none, a reload is wanted (daemon(7))."""
@@ -160,10 +180,11 @@ class Agent:
 
     async def _end(self) -> None:
         """Sources first, then functions, then what they shared; nothing is left, whatever fails on the way."""
-        log.info("edgehost is stopping")
-        self._lifeline.stopping()
         for reload in self._reloads:
             reload.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
+        log.info("edgehost is stopping")
+        self._lifeline.stopping()
         for session in self._sessions.values():
             session.keep_subscriptions()  # the broker keeps what comes while we are away
         ends: list[Callable[[], Any]] = [
@@ -274,11 +295,13 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
 
 
-async def _run(config: Config, options: Options) -> None:
-    agent = Agent(config, options, cgroup.claim(cgroup.own_folder()))
+async def _run(config: Config, options: Options, argv: Sequence[str]) -> None:
+    supervision = take_supervision(os.environ, os.getpid())
+    agent = Agent(config, options, cgroup.claim(cgroup.own_folder()), lambda: parse(argv)[0], supervision)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, agent.hang_up)
     await agent.run()
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from edgehost import plugin
-from edgehost.control.protocol import FunctionStatus, TriggerStatus
+from edgehost.control.protocol import FunctionState, FunctionStatus, TriggerStatus
 from edgehost.delivery import Delivery
 from edgehost.engine import holds, landlock
 from edgehost.engine.function import Function
@@ -27,6 +27,7 @@ from edgehost.event import Event, Response, failure
 from edgehost.hosts import Surroundings, TriggerHost
 from edgehost.log import BoundLogger
 from edgehost.manifest.model import Manifest, TriggerSpec
+from edgehost.service.health import Health
 from edgehost.version import Version, in_words, stop_all
 
 _log = logging.getLogger("edgehost.deployment")
@@ -174,6 +175,35 @@ class Deployment:
         future.set_result(failure("not_ready", f"function {self.name!r} is not running: {reason}"))
         return future
 
+    @property
+    def state(self) -> FunctionState:
+        """How it is, in a word."""
+        if self._trouble:
+            return "failed"
+        return self._version.function.pool.state if self._version is not None else "starting"
+
+    @property
+    def troubled(self) -> bool:
+        """Something a person must mend keeps it from running."""
+        return bool(self._trouble)
+
+    @property
+    def runs(self) -> bool:
+        """A version of it is in place, whether or not its workers can load it."""
+        return self._version is not None
+
+    def health(self) -> Health:
+        """How it is, for who watches over the agent."""
+        state, function = self.state, self._version.function if self._version is not None else None
+        reason = self._trouble
+        if not reason and function is not None and state != "ready":
+            reason = function.last_error
+        away = (host for _, host, _ in self._triggers if host.state in ("degraded", "failed"))
+        if not reason and (host := next(away, None)) is not None:
+            reason = f"{host.origin.name} {host.state}: {host.message}"
+        overdue_s = max((version.function.overdue_s for version in self._versions), default=0.0)
+        return Health(self.name, state, reason, overdue_s)
+
     def status(self) -> FunctionStatus:
         """How it is, for people and machines."""
         triggers = [
@@ -181,9 +211,8 @@ class Deployment:
         ]
         version = self._version
         if version is None:
-            return FunctionStatus(self.name, "failed", last_error=self._trouble, since=self._since)
-        function, manifest = version.function, version.manifest
-        state = "failed" if self._trouble else function.pool.state
+            return FunctionStatus(self.name, self.state, last_error=self._trouble, since=self._since)
+        function, manifest, state = version.function, version.manifest, self.state
         if state != self._last_state:
             self._last_state, self._since = state, time.time()
         counters = function.counters

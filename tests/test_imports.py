@@ -22,7 +22,7 @@ PACKAGE = ROOT / "edgehost"
 
 GROUND_FLOOR = (
     *("event", "manifest", "config", "config_toml", "schedule", "errors", "log", "backoff", "mqtt", "http", "plugin"),
-    *("intake", "reconnect", "secrets", "state", "polling", "framing", "tty", "gpio", "profile", "children", "inotify"),
+    *("intake", "reconnect", "secrets", "state", "polling", "framing", "tty", "gpio", "profile", "children", "inotify", "feed"),
 )
 FLOORS = {
     **dict.fromkeys((f"edgehost.{name}" for name in GROUND_FLOOR), 0),

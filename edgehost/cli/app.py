@@ -24,6 +24,7 @@ COMMANDS = {
     "new": "edgehost.cli.new",
     "check": "edgehost.cli.check",
     "profile": "edgehost.cli.profile",
+    "reload": "edgehost.cli.reload",
     "agent": "edgehost.cli.service",
 }
 

@@ -79,6 +79,11 @@ class Client:
         reply = self._ask(ListFunctions())
         return reply.functions if isinstance(reply, protocol.FunctionList) else self._unexpected(reply)
 
+    def reload(self) -> protocol.Reloaded:
+        """Have it read its configuration again, and wait until it has. RefusedError: nothing of it can be used."""
+        reply = self._ask(protocol.Reload())
+        return reply if isinstance(reply, protocol.Reloaded) else self._unexpected(reply)
+
     def invoke(self, request: Invoke) -> Iterator[Answer | Chunk | Done]:
         """Call a function: its Answer, then every Chunk as it comes, then Done."""
         reply = self._ask(request)

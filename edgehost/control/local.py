@@ -1,4 +1,4 @@
-"""The agent's local control server: answers `edgehost invoke` and `edgehost functions` on a Unix socket for owner and group.
+"""The agent's local control server: answers `edgehost invoke`, `functions` and `reload` on a Unix socket for owner and group.
 
 It turns frames into calls of its Host and answers into frames. A peer that sends garbage, stalls or goes away costs its own
 connection and nothing else. Knows nothing of how functions are run, and asks nothing but asyncio and msgspec of the agent.
@@ -22,7 +22,19 @@ from typing import Any, Protocol
 from edgehost import __version__
 from edgehost.control import protocol
 from edgehost.control.listener import listen
-from edgehost.control.protocol import Answer, Chunk, Done, FunctionList, FunctionStatus, Invoke, ListFunctions, Pong, Refused
+from edgehost.control.protocol import (
+    Answer,
+    Chunk,
+    Done,
+    FunctionList,
+    FunctionStatus,
+    Invoke,
+    ListFunctions,
+    Pong,
+    Refused,
+    Reload,
+    Reloaded,
+)
 from edgehost.errors import ControlError, EdgehostError
 from edgehost.event import Event, Origin, Response
 
@@ -49,6 +61,9 @@ class Host(Protocol):
 
     def functions(self) -> list[FunctionStatus]:
         """How every function is, now."""
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again. Raises EdgehostError if nothing of it can be used; all is then as it was."""
 
 
 class LocalServer:
@@ -133,6 +148,8 @@ class LocalServer:
                 await self._invoke(request, writer)
             elif isinstance(request, ListFunctions):
                 await _send(writer, FunctionList(self._host.functions()))
+            elif isinstance(request, Reload):
+                await _send(writer, await self._host.reload())
             else:
                 await _send(writer, Pong(__version__, os.getpid(), self._started))
         except EdgehostError as error:

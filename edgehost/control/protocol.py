@@ -6,6 +6,7 @@ message. A peer sends a request and reads replies until the last one; requests o
     ping       ->  pong
     functions  ->  function_list
     invoke     ->  answer  chunk*  done
+    reload     ->  reloaded
     anything   ->  refused              (and, if the frame itself was wrong, the connection is closed)
 
 The two sides may be of different versions of edgehost (an agent that runs on while its package is upgraded), so a message only
@@ -58,6 +59,12 @@ class Invoke(Struct, frozen=True, tag="invoke", tag_field="op"):
     headers: dict[str, str] = {}
     method: str = ""
     path: str = "/"
+    protocol: int = PROTOCOL
+
+
+class Reload(Struct, frozen=True, tag="reload", tag_field="op"):
+    """Read edgehost.toml and the functions' folders again. Closing the connection does not stop a reload that has begun."""
+
     protocol: int = PROTOCOL
 
 
@@ -117,6 +124,20 @@ class FunctionList(Struct, frozen=True, tag="function_list", tag_field="op"):
     functions: list[FunctionStatus]
 
 
+class Reloaded(Struct, frozen=True, tag="reloaded", tag_field="op"):
+    """What a reload did, by the functions' names."""
+
+    added: list[str] = []
+    replaced: list[str] = []
+    removed: list[str] = []
+    kept: list[str] = []
+    """Nothing of them has changed."""
+    restart: list[str] = []
+    """Keys of edgehost.toml whose change takes effect when the agent is started again."""
+    problems: list[str] = []
+    """What could not be done, one line each; the function it is about is as it was before."""
+
+
 class Answer(Struct, frozen=True, tag="answer", tag_field="op"):
     """The head of a function's answer; the body follows in chunks. `code` names a failure, empty when the handler answered."""
 
@@ -146,8 +167,8 @@ class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
     message: str
 
 
-Request = Ping | ListFunctions | Invoke
-Reply = Pong | FunctionList | Answer | Chunk | Done | Refused
+Request = Ping | ListFunctions | Invoke | Reload
+Reply = Pong | FunctionList | Reloaded | Answer | Chunk | Done | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -4,7 +4,7 @@ that it ends. Knows functions only by their Health; must not know what a reload 
     phase      begins with   every look says                              ends with
     starting   `begin`       that the start goes on, and how far it is    `ready`
     running    `ready`       a sign of life if there is one, and changes  `reloading`, `stopping`
-    reloading  `reloading`   as running                                   `ready`, `stopping`
+    reloading  `reloading`   a sign of life, and that the reload goes on  `ready`, `stopping`
     stopping   `stopping`    that the stop goes on                        `close`
 
 A look is a timer of the agent's loop: where the loop hangs there is none, and systemd acts (WatchdogSec=, TimeoutStartSec=).
@@ -24,7 +24,7 @@ log = logging.getLogger("edgehost.service")
 
 _LOOK_S = 2.0
 _GOES_ON_S = 30.0
-"""For how long one look vouches that a start or a stop still goes on."""
+"""For how long one look vouches that a start, a reload or a stop still goes on."""
 
 
 class Lifeline:
@@ -74,7 +74,7 @@ class Lifeline:
 
     def _look(self) -> None:
         self._next = asyncio.get_running_loop().call_later(self._every_s, self._look)
-        if self._phase in ("starting", "stopping"):
+        if self._phase != "running":
             self._notifier.send(extend_timeout(_GOES_ON_S))
         if self._phase != "starting" and self._watchdog and self._lives():
             self._notifier.beat()

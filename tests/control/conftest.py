@@ -11,8 +11,8 @@ import pytest
 
 from edgehost.control import protocol
 from edgehost.control.local import LocalServer
-from edgehost.control.protocol import FunctionStatus, TriggerStatus
-from edgehost.errors import ControlError
+from edgehost.control.protocol import FunctionStatus, Reloaded, TriggerStatus
+from edgehost.errors import ConfigError, ControlError
 from edgehost.event import Event, Response, failure
 
 
@@ -28,6 +28,7 @@ class FakeHost:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     closed: list[str] = field(default_factory=list)
+    wrong_config: str = ""
 
     async def invoke(self, name: str, event: Event) -> Response:
         self.seen.append(event)
@@ -62,6 +63,11 @@ class FakeHost:
 
     def functions(self) -> list[FunctionStatus]:
         return [FunctionStatus("echo", "ready", handled=3, p50_ms=0.5, triggers=[TriggerStatus("web", "http", "running")])]
+
+    async def reload(self) -> Reloaded:
+        if self.wrong_config:
+            raise ConfigError(self.wrong_config)
+        return Reloaded(added=["new"], restart=["[http]"])
 
 
 @dataclass

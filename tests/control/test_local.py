@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from edgehost import __version__
 from edgehost.control import local, protocol
 from edgehost.control.local import LocalServer
-from edgehost.control.protocol import Answer, Chunk, Done, FunctionList, Invoke, ListFunctions, Ping, Pong, Refused
+from edgehost.control.protocol import (
+    Answer,
+    Chunk,
+    Done,
+    FunctionList,
+    Invoke,
+    ListFunctions,
+    Ping,
+    Pong,
+    Refused,
+    Reload,
+    Reloaded,
+)
 
 BIG = 3 * 1024 * 1024 + 17
 
@@ -41,6 +53,14 @@ async def test_ping_says_which_agent_this_is(connect):
 
 async def test_functions_lists_what_the_host_says(connect, host):
     assert await (await say(connect, ListFunctions())).reply() == FunctionList(host.functions())
+
+
+async def test_reload_says_what_it_did_or_why_not(connect, host):
+    peer = await say(connect, Reload())
+    assert await peer.reply() == Reloaded(added=["new"], restart=["[http]"])
+    host.wrong_config = "edgehost.toml [http].listen: 3 is not allowed"
+    peer.send(Reload())
+    assert await peer.reply() == Refused("config", host.wrong_config)
 
 
 async def test_invoke_hands_over_every_field_and_answers_in_full(connect, host):
