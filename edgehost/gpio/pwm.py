@@ -29,7 +29,8 @@ class PwmSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Pwm:
     """One channel. `open` makes it ready, disabled; every method raises GpioError."""
 
-    def __init__(self, settings: PwmSettings, root: Path = ROOT) -> None:
+    def __init__(self, settings: PwmSettings, root: Path | None = None) -> None:
+        root = root or ROOT
         self._settings = settings
         self._chip = root / f"pwmchip{settings.chip}"
         self._channel = self._chip / f"pwm{settings.channel}"
