@@ -63,6 +63,20 @@ def test_the_wheel_from_the_sdist_holds_every_file(sdist: Path, tmp_path: Path) 
     assert files_of(ROOT / "edgehost") - names == set()
 
 
+def test_the_wheel_brings_the_device_profiles(tmp_path: Path) -> None:
+    """Data files are what a package loses first: every profile is read from the wheel alone."""
+    wheel = build("wheel", ROOT, tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import edgehost.profile as p; print(p.__file__, *[p.load(name).name for name in p.names()])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, timeout=60, check=True
+    )
+    file, *profiles = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path / "site")
+    assert profiles == sorted(path.stem for path in (ROOT / "device_profiles").glob("*.toml"))
+
+
 def test_the_wheel_puts_no_generic_name_into_site_packages(tmp_path: Path) -> None:
     names = wheel_names(build("wheel", ROOT, tmp_path))
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"edgehost"}

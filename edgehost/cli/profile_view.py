@@ -45,7 +45,10 @@ def headers(profile: Profile) -> RenderableType:
 
 def table(profiles: Sequence[Profile]) -> RenderableType:
     """One line a profile."""
-    grid = _grid("PROFILE", "BOARD", "CORES", "PINS", "SERIAL")
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in ("PROFILE", "BOARD", "CORES", "PINS"):
+        grid.add_column(title, no_wrap=True)
+    grid.add_column("SERIAL", overflow="fold")
     for profile in profiles:
         ports = ", ".join(profile.serial) or "-"
         grid.add_row(profile.name, profile.title, str(profile.cores or "-"), str(len(profile.gpio.lines) or "-"), ports)
@@ -159,10 +162,3 @@ def _pin(profile: Profile, signal: str) -> list[Text]:
         return [Text(signal, "red" if signal.endswith(("3V3", "5V")) else "dim"), Text(), Text()]
     where = line.name if line.offset is None else str(line.offset)
     return [Text(signal, "green"), Text(where, "cyan"), Text(profile.gpio.notes.get(signal, ""), "dim")]
-
-
-def _grid(*titles: str) -> Table:
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for title in titles:
-        grid.add_column(title, no_wrap=True)
-    return grid
