@@ -158,5 +158,14 @@ def _read_levels(spec: Section) -> None:
 def _read_resources(resources: Section) -> None:
     limits = resources.section("limits")
     limits.move("memory", ("limits", "memory_bytes"))
-    limits.leave({"cpu": "not used: edgehost does not share out CPU time; see [limits] niceness and cpu_s"}, _CLUSTER)
+    limits.move("cpu", ("limits", "cpu"), _cores)
+    limits.leave({}, _CLUSTER)
     resources.leave({}, _CLUSTER)
+
+
+def _cores(value: Any) -> Any:
+    """Kubernetes' CPU quantity: `500m` is half a core."""
+    found = re.fullmatch(r"([\d.]+)(m?)", str(value))
+    if not found or isinstance(value, bool):
+        raise ValueError(f'{show(value)} is not allowed; use a number of cores, or thousandths as in "500m"')
+    return float(found[1]) / (1000 if found[2] else 1)

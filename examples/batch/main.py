@@ -8,8 +8,7 @@ from pathlib import Path
 
 
 def init_context(context):
-    folder = os.environ.get("STATE_DIRECTORY") or tempfile.gettempdir()
-    path = os.environ["DATABASE"] or Path(folder) / "readings.db"
+    path = os.environ["DATABASE"] or Path(tempfile.gettempdir()) / "readings.db"
     context.user_data.database = sqlite3.connect(path)
     context.user_data.database.execute("CREATE TABLE IF NOT EXISTS readings (received TEXT, source TEXT, reading TEXT)")
 

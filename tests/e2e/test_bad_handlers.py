@@ -173,8 +173,8 @@ def test_a_function_that_closes_every_descriptor_harms_itself_alone(beside_good:
 
 
 def test_a_worker_that_kills_what_forks_workers_stops_nobody_for_long(beside_good: Callable[..., Agent]) -> None:
-    """A worker runs as the agent's user and may kill its own parent; that costs workers, never the agent."""
-    running = beside_good(SOMETIMES)
+    """Without a sandbox a worker may kill its own parent, which runs as the same user; that costs workers, never the agent."""
+    running = beside_good(SOMETIMES, "[sandbox]\nenabled = false\n")
     failed = running.invoke("bad", b"do os.kill(os.getppid(), signal.SIGKILL); time.sleep(10000)")
     assert failed.code in ("worker_died", "timeout"), failed
     running.wait_until_full("bad")

@@ -51,7 +51,6 @@ def test_an_example_has_a_manifest_without_warnings_and_a_readme(name: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "speech"])
 def test_an_example_answers_a_call_without_a_body(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     answer = invoke(ROOT / "examples" / name)
     assert answer["code"] == 0 and answer["status"] == 200
@@ -78,7 +77,9 @@ def test_batch_keeps_what_it_was_sent(tmp_path: Path) -> None:
     folder = tmp_path / "batch"
     shutil.copytree(ROOT / "examples/batch", folder)
     manifest = folder / "function.toml"
-    manifest.write_text(manifest.read_text().replace('DATABASE = ""', f'DATABASE = "{tmp_path}/readings.db"'))
+    text = manifest.read_text().replace('DATABASE = ""', f'DATABASE = "{tmp_path}/kept/readings.db"')
+    manifest.write_text(f'{text}\n[sandbox]\nwrite = ["{tmp_path}/kept"]\n')
+    (tmp_path / "kept").mkdir()
     assert body(invoke(folder, "--body", '{"t": 1}')) == {"stored": 1, "together": 1}
     assert body(invoke(folder, "--body", "not JSON")) == {"stored": 2, "together": 1}
 

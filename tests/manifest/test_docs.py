@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct, inspect
 
-from edgehost.config import Broker, Http, Log
+from edgehost.config import Broker, Http, Log, Secret
 from edgehost.config_toml import Agent, read_config
 from edgehost.errors import ManifestError
 from edgehost.manifest import read_manifest
-from edgehost.manifest.model import Batch, Limits, Manifest, OutputSpec, Queue, Retry, TriggerSpec
+from edgehost.manifest.model import Batch, Limits, Manifest, OutputSpec, Queue, Retry, Sandbox, TriggerSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,7 @@ def written(default: Any) -> str:
     return f"`{json.dumps(list(number) if isinstance(number, tuple) else number)}`"
 
 
-NOT_ROWS = {"folder", "source", "queue", "retry", "env", "limits", "triggers", "outputs", "options"}
+NOT_ROWS = {"folder", "source", "queue", "retry", "env", "limits", "sandbox", "triggers", "outputs", "options"}
 HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed", "batch": "none"}
 
 
@@ -99,11 +99,13 @@ HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed"
         ("manifest.md", "`[queue]`", Queue, set()),
         ("manifest.md", "`[retry]`", Retry, set()),
         ("manifest.md", "`[limits]`", Limits, set()),
+        ("manifest.md", "`[sandbox]`", Sandbox, set()),
         ("manifest.md", "`[triggers.NAME]`", TriggerSpec, {"name", "settings"}),
         ("manifest.md", "`[triggers.NAME]`", Batch, set()),
         ("manifest.md", "`[outputs.NAME]`", OutputSpec, {"name", "settings"}),
         ("config.md", "`[agent]`", Agent, set()),
         ("config.md", "`[brokers.NAME]`", Broker, set()),
+        ("config.md", "`[secrets.NAME]`", Secret, set()),
         ("config.md", "`[http]`", Http, set()),
         ("config.md", "`[log]`", Log, set()),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from edgehost.errors import ManifestError
 from edgehost.manifest import read_manifest
-from edgehost.manifest.model import Batch, Limits, Manifest, Queue, Retry
+from edgehost.manifest.model import Batch, Limits, Manifest, Queue, Retry, Sandbox
 
 H = 'handler = "main:handler"\n'
 
@@ -46,7 +46,12 @@ def test_every_table_becomes_its_struct(read: Callable[[str], Manifest]) -> None
         [limits]
         memory = "128MiB"
         open_files = 64
-        cpu = "1h"
+        cpu = 0.5
+        cpu_s = "1h"
+        temp = "1MiB"
+        [sandbox]
+        read = ["/srv"]
+        network = [1883]
         [triggers.temp]
         kind = "mqtt"
         topics = ["house/+/temp"]
@@ -70,7 +75,10 @@ def test_every_table_becomes_its_struct(read: Callable[[str], Manifest]) -> None
     assert manifest.queue == Queue(50, "drop_oldest")
     assert manifest.retry == Retry(5, 0.5, 60.0)
     assert manifest.env == {"ROOM": "kitchen"}
-    assert manifest.limits == Limits(memory_bytes=128 * 1024 * 1024, open_files=64, cpu_s=3600)
+    assert manifest.limits == Limits(
+        memory_bytes=128 * 1024 * 1024, open_files=64, cpu=0.5, cpu_s=3600, temp_bytes=1 << 20
+    )
+    assert manifest.sandbox == Sandbox(read=("/srv",), network=(1883,))
     temp, web = manifest.triggers
     assert (temp.name, temp.kind, temp.batch) == ("temp", "mqtt", Batch(10, 2.0))
     assert (temp.settings.topics, temp.settings.qos) == (("house/+/temp",), 0)  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ ONNX = 'runtime = "onnx"\n[onnx]\nmodel = "m"\n'
 
 TOP_KEYS = (
     "body, concurrency, debug, description, drain, drain_timeout_s, env, handler, limits, log_level, name, on_loop, outputs, "
-    "preload, queue, retry, runtime, start_timeout_s, timeout_s, triggers, version or workers"
+    "preload, queue, retry, runtime, sandbox, secrets, start_timeout_s, timeout_s, triggers, version or workers"
 )
 DURATION = 'use a number of seconds, or text such as "500ms", "30s" or "1h30m"'
 SIZE = 'use a number of bytes, or text such as "128MiB" or "4 MB"'

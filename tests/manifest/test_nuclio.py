@@ -83,7 +83,6 @@ FULL_WARNINGS = [
     f"metadata.namespace: {CLUSTER}",
     f"metadata.labels: {CLUSTER}",
     "spec.env[3].valueFrom: not used: there are no Kubernetes secrets here; TOKEN stays unset",
-    "spec.resources.limits.cpu: not used: edgehost does not share out CPU time; see [limits] niceness and cpu_s",
     f"spec.resources.requests: {CLUSTER}",
     "spec.triggers.air.attributes.subscriptions[1].qos: used for all topics of this trigger: it has one qos, the highest, 1",
     f"spec.triggers.air.username: {LOGIN}",
@@ -103,7 +102,7 @@ def test_everything_edgehost_has_is_read(read_yaml: Read) -> None:
     assert (manifest.timeout_s, manifest.start_timeout_s, manifest.log_level) == (90, 20, "debug")
     assert (manifest.workers, manifest.concurrency) == (3, 1)
     assert manifest.env == {"LIMIT": "-18", "PORT": "8080", "DEBUG": "true"}
-    assert manifest.limits.memory_bytes == 128 * 1024 * 1024
+    assert (manifest.limits.memory_bytes, manifest.limits.cpu) == (128 * 1024 * 1024, 2.0)
     air, tick, web = (trigger.settings for trigger in manifest.triggers)
     assert [(trigger.name, trigger.kind) for trigger in manifest.triggers] == [("air", "mqtt"), ("tick", "cron"), ("web", "http")]
     assert manifest.triggers[0].batch == Batch(5, 0.5)

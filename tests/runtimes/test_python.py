@@ -321,7 +321,9 @@ from edgehost.engine import worker
 from edgehost.engine.spec import WorkerSpec
 from edgehost.runtimes.python import PythonRuntime
 spec = WorkerSpec("f", "1", "", "python", "main:handler", sys.argv[1], 0, 1, 60.0, "bytes", False, False, "info", {}, (), ())
-print(PythonRuntime.load(spec, object()).handle(None))
+class Link:
+    secrets = {}
+print(PythonRuntime.load(spec, Link()).handle(None))
 """
 
 
