@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -38,6 +38,9 @@ from edgehost.roster import Roster
 from edgehost.secrets import private_files
 from edgehost.service.lifeline import Lifeline
 from edgehost.service.notify import Supervision, take_supervision
+
+if TYPE_CHECKING:
+    from edgehost.control.simulated import Simulated
 
 T = TypeVar("T")
 
@@ -227,6 +230,17 @@ class Agent:
         part: T = self._shared[key]
         return part
 
+    def simulated(self) -> Simulated:
+        """A hand on the simulated GPIO lines. Raises ControlError if no function has one and edgehost.toml asks for none."""
+        from edgehost.control.simulated import Simulated
+        from edgehost.gpio import pins
+        from edgehost.gpio.sim import SimBoard
+
+        if pins.SIM not in self._shared and self.config.gpio.driver != "sim":
+            raise ControlError("no GPIO line is simulated by this agent; start it with `edgehost run --gpio sim`")
+        board = self.shared(pins.SIM, SimBoard)
+        return Simulated(board, pins.places(board, self.config))
+
     def functions(self) -> list[FunctionStatus]:
         """How every function is."""
         return self._roster.statuses()
@@ -263,6 +277,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
     )
     parser.add_argument("--broker", metavar="embedded|URL", help="the default broker")
     parser.add_argument("--http", metavar="HOST:PORT", help="where HTTP triggers listen")
+    parser.add_argument("--gpio", choices=["auto", "gpiod", "sim"], help="where functions' pins are")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="the local control socket")
     parser.add_argument("--watch", action="store_true", help="reload functions when their files change")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
@@ -275,6 +290,8 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
         config = read_config(given.config)
     if given.broker not in (None, "embedded"):
         config = replace(config, brokers={**config.brokers, "default": Broker(url=given.broker)})
+    if given.gpio:
+        config = replace(config, gpio=replace(config.gpio, driver=given.gpio))
     if given.http:
         config = replace(config, http=replace(config.http, listen=given.http))
     config = replace(

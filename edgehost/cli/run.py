@@ -20,6 +20,14 @@ START_AGENT = (
 would shadow the standard library's."""
 
 
+class GpioDriver(str, Enum):
+    """The agent's own `--gpio`."""
+
+    auto = "auto"
+    gpiod = "gpiod"
+    sim = "sim"
+
+
 class LogLevel(str, Enum):
     """The agent's own `--log-level`."""
 
@@ -76,6 +84,7 @@ def command(
             metavar="HOST:PORT", callback=listen_address, help="Where http triggers listen.", show_default="127.0.0.1:8080"
         ),
     ] = None,
+    gpio: Annotated[GpioDriver | None, typer.Option(help="sim: simulated pins, moved with `edgehost gpio`.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Reload a function when one of its files changes.")] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="An edgehost.toml to start from.")
@@ -90,6 +99,7 @@ def command(
     options: dict[str, object] = {
         "--broker": broker,
         "--http": http,
+        "--gpio": gpio and gpio.value,
         "--config": config,
         "--socket": socket,
         "--log-level": log_level and log_level.value,

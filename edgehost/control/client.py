@@ -84,6 +84,20 @@ class Client:
         reply = self._ask(protocol.Reload())
         return reply if isinstance(reply, protocol.Reloaded) else self._unexpected(reply)
 
+    def gpio(self, request: protocol.GpioRead | protocol.GpioSet | protocol.GpioPulse) -> list[protocol.GpioLine]:
+        """Read, pull or pulse simulated lines: how they are then."""
+        reply = self._ask(request)
+        return reply.lines if isinstance(reply, protocol.GpioLines) else self._unexpected(reply)
+
+    def gpio_watch(self, lines: list[str]) -> Iterator[protocol.GpioLines | protocol.GpioChanges]:
+        """How simulated lines are, then each change, for as long as you read on."""
+        reply = self._ask(protocol.GpioWatch(lines))
+        while True:
+            if not isinstance(reply, (protocol.GpioLines, protocol.GpioChanges)):
+                self._unexpected(reply)
+            yield reply
+            reply = self._receive()
+
     def invoke(self, request: Invoke) -> Iterator[Answer | Chunk | Done]:
         """Call a function: its Answer, then every Chunk as it comes, then Done."""
         reply = self._ask(request)

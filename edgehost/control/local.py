@@ -15,9 +15,10 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Iterator
+from contextlib import aclosing
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgehost import __version__
 from edgehost.control import protocol
@@ -28,6 +29,10 @@ from edgehost.control.protocol import (
     Done,
     FunctionList,
     FunctionStatus,
+    GpioPulse,
+    GpioRead,
+    GpioSet,
+    GpioWatch,
     Invoke,
     ListFunctions,
     Pong,
@@ -37,6 +42,9 @@ from edgehost.control.protocol import (
 )
 from edgehost.errors import ControlError, EdgehostError
 from edgehost.event import Event, Origin, Response
+
+if TYPE_CHECKING:
+    from edgehost.control.simulated import Simulated
 
 MOST_PEERS = 32
 """More connections than people and scripts need; each may hold one frame in memory."""
@@ -64,6 +72,9 @@ class Host(Protocol):
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. Raises EdgehostError if nothing of it can be used; all is then as it was."""
+
+    def simulated(self) -> Simulated:
+        """The simulated GPIO lines. Raises ControlError where none are."""
 
 
 class LocalServer:
@@ -150,6 +161,8 @@ class LocalServer:
                 await _send(writer, FunctionList(self._host.functions()))
             elif isinstance(request, Reload):
                 await _send(writer, await self._host.reload())
+            elif isinstance(request, (GpioRead, GpioSet, GpioPulse, GpioWatch)):
+                await _gpio(self._host.simulated(), request, writer)
             else:
                 await _send(writer, Pong(__version__, os.getpid(), self._started))
         except EdgehostError as error:
@@ -177,6 +190,19 @@ def event_of(request: Invoke) -> Event:
         headers=request.headers,
         method=request.method,
     )
+
+
+async def _gpio(lines: Simulated, request: GpioRead | GpioSet | GpioPulse | GpioWatch, writer: asyncio.StreamWriter) -> None:
+    if isinstance(request, GpioWatch):
+        async with aclosing(lines.watch(request.lines)) as changes:
+            async for change in changes:
+                await _send(writer, change)
+    elif isinstance(request, GpioPulse):
+        await _send(writer, await lines.pulse(request))
+    elif isinstance(request, GpioSet):
+        await _send(writer, lines.pull(request.line, request.high))
+    else:
+        await _send(writer, lines.read(request.lines))
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

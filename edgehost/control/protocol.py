@@ -7,6 +7,10 @@ message. A peer sends a request and reads replies until the last one; requests o
     functions  ->  function_list
     invoke     ->  answer  chunk*  done
     reload     ->  reloaded
+    gpio_read  ->  gpio_lines
+    gpio_set   ->  gpio_lines
+    gpio_pulse ->  gpio_lines
+    gpio_watch ->  gpio_lines  gpio_changes*            (until the peer closes)
     anything   ->  refused              (and, if the frame itself was wrong, the connection is closed)
 
 The two sides may be of different versions of edgehost (an agent that runs on while its package is upgraded), so a message only
@@ -16,10 +20,10 @@ ever gains fields that have defaults, and unknown fields are ignored; PROTOCOL r
 from __future__ import annotations
 
 import struct
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from edgehost import __version__
 from edgehost.errors import ControlError
@@ -66,6 +70,59 @@ class Reload(Struct, frozen=True, tag="reload", tag_field="op"):
     """Read edgehost.toml and the functions' folders again. Closing the connection does not stop a reload that has begun."""
 
     protocol: int = PROTOCOL
+
+
+class GpioRead(Struct, frozen=True, tag="gpio_read", tag_field="op"):
+    """How are these simulated lines? Without names: every one that has a name or a user."""
+
+    lines: list[str] = []
+    protocol: int = PROTOCOL
+
+
+class GpioSet(Struct, frozen=True, tag="gpio_set", tag_field="op"):
+    """Pull a simulated line high or low."""
+
+    line: str
+    high: bool
+    protocol: int = PROTOCOL
+
+
+class GpioPulse(Struct, frozen=True, tag="gpio_pulse", tag_field="op"):
+    """Pull a simulated line to its other level and back, so many times, at this frequency. Answered when it is done."""
+
+    line: str
+    count: Annotated[int, Meta(ge=1, le=10_000_000)] = 1
+    frequency_hz: Annotated[float, Meta(gt=0, le=1_000_000)] = 10.0
+    protocol: int = PROTOCOL
+
+
+class GpioWatch(Struct, frozen=True, tag="gpio_watch", tag_field="op"):
+    """Tell each change of these simulated lines; without names of all."""
+
+    lines: list[str] = []
+    protocol: int = PROTOCOL
+
+
+class GpioLine(Struct, frozen=True):
+    """One simulated line, as a wire sees it."""
+
+    line: str
+    """As it was asked for, else its name, else its place."""
+    place: str
+    """`gpiochip0:17`."""
+    consumer: str = ""
+    """Function and trigger or output that use it; empty if none does."""
+    output: bool = False
+    high: bool = False
+
+
+class GpioChange(Struct, frozen=True):
+    """A line has another level."""
+
+    line: str
+    high: bool
+    time: float
+    """Unix time."""
 
 
 class TriggerStatus(Struct, frozen=True):
@@ -160,6 +217,19 @@ class Done(Struct, frozen=True, tag="done", tag_field="op"):
     error: str = ""
 
 
+class GpioLines(Struct, frozen=True, tag="gpio_lines", tag_field="op"):
+    """How the lines asked for are."""
+
+    lines: list[GpioLine]
+
+
+class GpioChanges(Struct, frozen=True, tag="gpio_changes", tag_field="op"):
+    """What has changed, in order. `lost` more came before them and were not kept: the peer reads too slowly."""
+
+    changes: list[GpioChange]
+    lost: int = 0
+
+
 class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
     """The request was not carried out; `code` is stable, `message` is for a person."""
 
@@ -167,8 +237,8 @@ class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
     message: str
 
 
-Request = Ping | ListFunctions | Invoke | Reload
-Reply = Pong | FunctionList | Reloaded | Answer | Chunk | Done | Refused
+Request = Ping | ListFunctions | Invoke | Reload | GpioRead | GpioSet | GpioPulse | GpioWatch
+Reply = Pong | FunctionList | Reloaded | GpioLines | GpioChanges | Answer | Chunk | Done | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
