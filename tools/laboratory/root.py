@@ -77,14 +77,14 @@ def requirements() -> list[str]:
 
 
 def _install(folder: Path, below: Path, wanted: Sequence[str]) -> None:
-    with assembled([below], upper=folder) as root, _as_host(root):
+    with assembled([below], upper=folder) as root, as_host(root):
         python = f"{ENVIRONMENT}/bin/python"
         call("chroot", root, "python3", "-m", "venv", ENVIRONMENT)
         call("chroot", root, python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *wanted, environment=_pip_environment())
 
 
 @contextmanager
-def _as_host(root: Path) -> Iterator[None]:
+def as_host(root: Path) -> Iterator[None]:
     """While this lasts, the root resolves names and trusts authorities as the host does, and has /dev and /proc."""
     mounts = [("/dev", "dev"), ("/proc", "proc"), ("/etc/resolv.conf", "etc/resolv.conf"), (f"/{AUTHORITIES}", AUTHORITIES)]
     done: list[Path] = []
@@ -95,8 +95,8 @@ def _as_host(root: Path) -> Iterator[None]:
                 done.append(root / target)
         yield
     finally:
-        for target in reversed(done):
-            call("umount", target)
+        for place in reversed(done):
+            call("umount", place)
 
 
 def _pip_environment() -> dict[str, str]:

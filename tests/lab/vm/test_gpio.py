@@ -1,0 +1,63 @@
+"""Pins of a real kernel: gpio-sim's lines through gpiod, held to the drivers' contract, and through an agent to a handler."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tools.laboratory.machine import Machine
+
+EDGES = 1000
+PACE_S = 0.01
+"""gpio-sim merges edges that come faster than its interrupts are delivered, which takes a while under emulation."""
+
+MANIFEST = """\
+handler = "main:handler"
+[triggers.pin]
+kind = "gpio"
+lines = ["PULSES"]
+[sandbox]
+write = ["/srv/out"]
+"""
+HANDLER = """\
+import time
+
+out = open("/srv/out/edges", "a", buffering=1)
+
+def handler(context, event):
+    out.write(f"{event.body['seqno']} {event.body['value']} {time.monotonic_ns() - event.body['monotonic_ns']}\\n")
+"""
+CHIP = """\
+cd /sys/kernel/config/gpio-sim && mkdir -p lab/bank0/line3 && cd lab
+echo 8 >bank0/num_lines && echo lab >bank0/label && echo PULSES >bank0/line3/name && echo 1 >live
+"""
+PULLS = f"""\
+import pathlib, time
+folder = pathlib.Path("/sys/kernel/config/gpio-sim/lab")
+device, chip = (folder / "dev_name").read_text().strip(), (folder / "bank0/chip_name").read_text().strip()
+with open(f"/sys/devices/platform/{{device}}/{{chip}}/sim_gpio3/pull", "w") as pull:
+    due = time.monotonic()
+    for number in range({EDGES}):
+        pull.write("pull-down" if number % 2 else "pull-up")
+        pull.flush()
+        due += {PACE_S}
+        time.sleep(max(0.0, due - time.monotonic()))
+"""
+
+
+def test_the_drivers_contract_holds_on_this_kernel(machine: Machine) -> None:
+    assert machine.show("cd /srv/edgehost && pytest -q --tb=short -p no:cacheprovider tests/gpio/test_contract.py") == 0
+
+
+def test_a_thousand_edges_reach_the_handler_in_order(machine: Machine, agent: Any) -> None:
+    machine.run(CHIP)
+    agent.start({"pulses": {"function.toml": MANIFEST, "main.py": HANDLER}})
+    machine.run("python3 -", given=PULLS.encode())
+    machine.until(f"[ $(wc -l </srv/out/edges) -ge {EDGES} ]")
+    seen = [tuple(map(int, line.split())) for line in agent.out("edges").splitlines()]
+    took_ms = [took / 1e6 for _, _, took in seen]
+    p99 = statistics.quantiles(took_ms, n=100)[98]
+    print(f"\n{len(seen)} of {EDGES} edges; to the handler p50 {statistics.median(took_ms):.2f} ms, p99 {p99:.2f} ms")
+    assert [(seqno, value) for seqno, value, _ in seen] == [(number + 1, 1 - number % 2) for number in range(EDGES)]
+    assert "lost" not in agent.trigger("pulses", "pin")["counts"]
