@@ -218,10 +218,10 @@ def agent(tmp_path: Path, free_port: Callable[[], int], whole_again: None) -> It
 
 
 def launch(place: Path, *options: str) -> subprocess.Popen[bytes]:
-    """An agent with these options in the folder `place`, its log beside it."""
+    """An agent with these options in the folder `place`, its log beside it; as a service it has no terminal."""
     with (place / "agent.log").open("wb") as log:
         command = [sys.executable, "-m", "edgehost.agent", *options]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place, start_new_session=True)
 
 
 @pytest.fixture
