@@ -73,7 +73,8 @@ class Agent:
         """`read_config` gives the configuration anew for a reload, or raises ConfigError; None: it is always the same."""
         self.config = config
         self._read_config = read_config or (lambda: config)
-        self._board = chosen(config.profile)
+        self._recognised = chosen(config.profile)
+        self.board = self._recognised.profile
         self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -118,7 +119,7 @@ class Agent:
             self._embedded = EmbeddedBroker()
             self.nursery.kept.add(self._embedded.start())
             log.info("embedded broker listens on 127.0.0.1:%d (MQTT 5)", self._embedded.port)
-        log.info("board: %s (%s)", self._board.profile.title, self._board.why)
+        log.info("board: %s (%s)", self.board.title, self._recognised.why)
         for warning in self.config.warnings:
             log.warning("%s", warning)
         await self._control.start()

@@ -21,6 +21,7 @@ from edgehost.event import Event, Origin, Response
 from edgehost.log import BoundLogger
 from edgehost.manifest.model import Manifest, OutputSpec, TriggerSpec
 from edgehost.mqtt import Session
+from edgehost.profile import Profile
 
 if TYPE_CHECKING:
     from edgehost.version import Version
@@ -35,6 +36,7 @@ class Surroundings(Protocol):
     """What a deployment needs of its agent."""
 
     config: Config
+    board: Profile
     standalone: bool
     nursery: Nursery
 

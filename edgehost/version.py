@@ -32,7 +32,7 @@ class Version:
             for spec in manifest.outputs
         ]
         self.function = Function(
-            worker_spec(manifest),
+            worker_spec(manifest, around.board.providers),
             manifest.workers,
             manifest.queue,
             manifest.start_timeout_s,

@@ -21,6 +21,7 @@ from edgehost.engine.nursery import Nursery
 from edgehost.errors import StartError, TriggerError
 from edgehost.event import Event, Origin, Response, failure
 from edgehost.manifest.model import Batch, Manifest, OutputSpec, Retry, TriggerSpec
+from edgehost.profile import Profile
 
 PATIENCE_S = float(os.environ.get("EDGEHOST_TEST_PATIENCE_S", "30"))
 ECHO = "def handler(context, event):\n    return context.function_version + ' ' + event.body.decode()"
@@ -115,6 +116,7 @@ class Around:
 
     def __init__(self) -> None:
         self.config = Config()
+        self.board = Profile("bench", "Test bench")
         self.nursery = Nursery(asyncio.get_running_loop())
 
     def broker(self, name: str) -> Any:

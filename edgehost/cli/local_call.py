@@ -26,6 +26,7 @@ from edgehost.errors import StartError
 from edgehost.event import Event, Response, failure
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
+from edgehost.profile import recognise
 
 PREVIEW_BYTES = 200
 
@@ -63,7 +64,8 @@ def call_once(folder: Path, request: Invoke, timeout_s: float | None) -> tuple[R
 async def _call(manifest: Manifest, event: Event) -> tuple[Response, float]:
     nursery = Nursery(asyncio.get_running_loop())
     breed = breed_of(manifest)
-    function = Function(worker_spec(manifest), 1, manifest.queue, manifest.start_timeout_s, nursery, breed, Alone())
+    spec = worker_spec(manifest, recognise().profile.providers)
+    function = Function(spec, 1, manifest.queue, manifest.start_timeout_s, nursery, breed, Alone())
     try:
         await function.start()
         began = time.perf_counter()

@@ -52,11 +52,13 @@ class WorkerSpec(Struct, frozen=True, array_like=True):
     secrets: tuple[str, ...] = ()
     """Names alone: what they stand for comes to the worker through a descriptor, past its zygote."""
     bounds: Bounds = Bounds()
+    providers: tuple[str, ...] = ()
+    """What runs models on this board, in the order to try, for a runtime whose function leaves that to the board."""
     settings: Raw | Any = None
 
 
-def worker_spec(manifest: Manifest) -> WorkerSpec:
-    """What the workers of this manifest are told."""
+def worker_spec(manifest: Manifest, providers: tuple[str, ...] = ()) -> WorkerSpec:
+    """What the workers of this manifest are told; `providers` as in WorkerSpec."""
     return WorkerSpec(
         function=manifest.name,
         version=manifest.version,
@@ -77,5 +79,6 @@ def worker_spec(manifest: Manifest) -> WorkerSpec:
         limits=manifest.limits,
         sandbox=manifest.sandbox,
         secrets=manifest.secrets,
+        providers=providers,
         settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
     )

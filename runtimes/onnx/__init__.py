@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from edgehost.errors import ManifestError, StartError
 from edgehost.event import Origin
@@ -62,8 +63,7 @@ class OnnxRuntime:
         import_module(f"{__name__}.preload")  # when no zygote has
         from edgehost.sdk.program import Program
 
-        settings = _decoded(spec.settings)
-        model = _open(Path(spec.folder), settings, link)
+        model = _open(Path(spec.folder), _decoded(spec.settings), spec.providers, link)
         return Program(handle=_handler(model), context=Context(debug=spec.debug))
 
 
@@ -99,7 +99,7 @@ def _decoded(settings: Any) -> Settings:
     return msgspec.msgpack.decode(settings, type=Settings)
 
 
-def _open(folder: Path, settings: Settings, link: Any) -> Model:
+def _open(folder: Path, settings: Settings, board: tuple[str, ...], link: Any) -> Model:
     """Raises StartError for a model that does not load, fit the manifest or run; what merely looks wrong is logged."""
     from edgehost.runtimes.onnx import session as onnx
     from edgehost.runtimes.onnx.answers import read_labels
@@ -107,6 +107,8 @@ def _open(folder: Path, settings: Settings, link: Any) -> Model:
     from edgehost.runtimes.onnx.plan import plan
 
     begun = time.perf_counter()
+    if settings.providers == "auto":
+        settings = replace(settings, providers=onnx.of_board(board))
     with tempfile.TemporaryDirectory(prefix="edgehost-onnx-") as scratch:
         session = onnx.open_session(folder / settings.model, settings, Path(scratch))
         inputs, outputs = onnx.declared(session)

@@ -38,6 +38,12 @@ def tensor_type(declared: Any) -> TensorType:
     return TensorType(declared.name, dtype, shape)
 
 
+def of_board(order: Sequence[str]) -> tuple[str, ...]:
+    """What `providers = "auto"` means: those of the board's order that this onnxruntime has; the CPU where it has none."""
+    available = onnxruntime.get_available_providers()
+    return tuple(name for name in order if name in available) or (CPU,)
+
+
 def open_session(model: Path, settings: Settings, scratch: Path) -> Any:
     """An InferenceSession with the providers asked for (the CPU stands in last). Raises StartError for a file that is no model.
 

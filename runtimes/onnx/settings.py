@@ -91,8 +91,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The model file, relative to the function's folder."""
     model_source: str = ""
     """How to get the model file when it does not travel with the function; part of the error when it is missing."""
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    """Execution providers in order of preference, by onnxruntime's names."""
+    providers: tuple[str, ...] | Literal["auto"] = ("CPUExecutionProvider",)
+    """Execution providers in order of preference, by onnxruntime's names. auto: those of the board's profile."""
     strict_providers: bool = False
     """Fail the start when the first provider does not run any of the model; otherwise only warn."""
     provider_options: dict[str, dict[str, str | int | float | bool]] = {}

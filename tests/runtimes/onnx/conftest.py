@@ -99,15 +99,18 @@ def write_model(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Loaded]:
-    """`load(model=..., input={...})`: check and load the function in tmp_path (or `folder`) with this `[onnx]`."""
+    """`load(model=..., input={...})`: check and load the function in tmp_path (or `folder`) with this `[onnx]`, on a board with
+    these providers."""
 
-    def load(folder: Path = tmp_path, **table: Any) -> Loaded:
+    def load(folder: Path = tmp_path, board: tuple[str, ...] = (), **table: Any) -> Loaded:
         settings = msgspec.convert(table, Settings)
         OnnxRuntime.check(folder, "", settings)
         link = FakeLink()
         encoded = msgspec.Raw(msgspec.msgpack.encode(settings))
         spec = WorkerSpec(
-            "f", "1", "", "onnx", "", str(folder), 0, 1, 60.0, "bytes", False, False, "info", {}, (), (), settings=encoded
+            *("f", "1", "", "onnx", "", str(folder), 0, 1, 60.0, "bytes", False, False, "info", {}, (), ()),
+            providers=board,
+            settings=encoded,
         )
         return Loaded(OnnxRuntime.load(spec, link), link)
 

@@ -12,7 +12,7 @@ import pytest
 from edgehost import plugin
 from edgehost.errors import ManifestError, StartError
 from edgehost.runtimes.onnx import OnnxRuntime
-from edgehost.runtimes.onnx.session import operators, verdict
+from edgehost.runtimes.onnx.session import of_board, operators, verdict
 
 pytestmark = pytest.mark.needs("module:onnxruntime")
 
@@ -228,6 +228,20 @@ def test_a_provider_that_is_registered_but_runs_no_operator_is_found_out(load: A
 
 def test_the_cpu_asked_for_is_proven_without_a_word(load: Any, wheel_models: Path) -> None:
     assert load(wheel_models, model="mul_1.onnx", providers=["CPUExecutionProvider"], strict_providers=True).warnings == []
+
+
+@pytest.mark.parametrize("board", [(ABSENT, "CPUExecutionProvider"), (ABSENT,), ()])
+def test_auto_takes_what_is_here_of_the_boards_order(load: Any, wheel_models: Path, board: tuple[str, ...]) -> None:
+    function = load(wheel_models, board, model="mul_1.onnx", providers="auto", strict_providers=True)
+    assert function.warnings == []
+    assert function(b"[[1, 2], [3, 4], [5, 6]]")["Y"][0] == [1, 4]
+
+
+def test_auto_keeps_the_boards_order(load: Any, wheel_models: Path) -> None:
+    import onnxruntime
+
+    last_first = tuple(reversed(onnxruntime.get_available_providers()))
+    assert of_board(last_first) == last_first
 
 
 def test_the_proof_counts_the_operators_of_a_profile() -> None:
