@@ -91,7 +91,8 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 
 
 def test_a_service_from_start_to_end(manager, agent, bundle):
-    tell = "import os\ndef handler(context, event):\n    return [n for n in ('NOTIFY_SOCKET', 'WATCHDOG_USEC') if n in os.environ]"
+    names = "'NOTIFY_SOCKET', 'WATCHDOG_USEC'"
+    tell = f"import os\ndef handler(context, event):\n    return [name for name in ({names}) if name in os.environ]"
     one = agent(bundle("echo"), bundle("tell", tell), bundle("rtd", "raise ImportError('no rtd')"))
     assert manager.hear("STATUS=2 of 3 functions run; rtd failed: ").endswith("no rtd")
     assert "READY=1" in manager.heard
