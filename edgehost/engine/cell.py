@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from edgehost.engine import landlock, sandbox, usage
+from edgehost.engine import landlock, usage
+from edgehost.engine import sandbox as policy
 from edgehost.engine.cgroup import Group, Tree
 from edgehost.engine.excess import Excess, in_words
 from edgehost.engine.spec import Bounds, WorkerSpec
 from edgehost.engine.temp import TempFolders
 from edgehost.errors import StartError
-from edgehost.manifest.model import Limits
+from edgehost.manifest.model import Limits, Sandbox
 
 _GONE_S = 0.01
 _TASKS_SLACK = 64
@@ -62,8 +63,8 @@ class Cells:
         self._temp = TempFolders()
 
     @cached_property
-    def _system(self) -> tuple[sandbox.Rule, ...]:
-        return sandbox.system_rules(sandbox.python_places(), self._private)
+    def _system(self) -> tuple[policy.Rule, ...]:
+        return policy.system_rules(policy.python_places(), self._private)
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -84,7 +85,7 @@ class Cells:
                 spec.limits.temp_bytes if confined and not spec.sandbox.write else None,
                 self._tasks(spec.limits),
                 self._rules(spec, temp) if confined else None,
-                ports(spec),
+                ports(spec.sandbox),
             )
         except BaseException:
             self._temp.remove(temp)
@@ -102,8 +103,8 @@ class Cells:
             return None
         return usage.tasks_of_user(os.getuid()) + limits.processes + _TASKS_SLACK
 
-    def _rules(self, spec: WorkerSpec, temp: Path) -> tuple[sandbox.Rule, ...]:
-        return (*self._system, *sandbox.own_rules(spec.sandbox, Path(spec.folder), temp, self._private))
+    def _rules(self, spec: WorkerSpec, temp: Path) -> tuple[policy.Rule, ...]:
+        return (*self._system, *policy.own_rules(spec.sandbox, Path(spec.folder), temp, self._private))
 
     def _undo(self, cell: Cell) -> None:
         self._temp.remove(Path(cell.spec.bounds.temp))
@@ -121,13 +122,13 @@ def _remove(group: Group, again_s: float) -> None:
         asyncio.get_running_loop().call_later(again_s, _remove, group, 2 * again_s)
 
 
-def ports(spec: WorkerSpec) -> tuple[int, ...] | None:
+def ports(sandbox: Sandbox) -> tuple[int, ...] | None:
     """The TCP ports the worker may use; None: all."""
-    network = spec.sandbox.network
+    network = sandbox.network
     return None if network == "all" else () if network == "none" else network
 
 
-def watched(limits: Limits, controllers: frozenset[str]) -> Limits:
+def watched(limits: Limits, controllers: Collection[str]) -> Limits:
     """Those of the limits that somebody must look after, because neither the kernel nor a cgroup does."""
     return Limits(
         memory_bytes=None if "memory" in controllers else limits.memory_bytes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -18,6 +19,7 @@ PR_SET_NO_NEW_PRIVS = 38
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389, "armv6l": 389}.get(os.uname().machine)
 _MEMBARRIER_GLOBAL_EXPEDITED = 2
 _MEMBARRIER_REGISTER = 4
+_CAPABILITY_VERSION_3 = 0x20080522
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -29,6 +31,19 @@ def prctl(option: int, value: int | bytes) -> None:
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
     if _libc.prctl(option, argument, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def keep_capabilities(kept: int) -> None:
+    """Give up, for good, every capability that is no bit of `kept` (capset(2), capabilities(7)). Raises OSError."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    have = ctypes.create_string_buffer(24)
+    if _libc.capget(header, have) != 0:
+        raise OSError(ctypes.get_errno(), "capget failed")
+    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("=6I", have.raw)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    rest = struct.pack("=6I", effective & low, permitted & low, 0, effective_high & high, permitted_high & high, 0)
+    if _libc.capset(header, rest) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
 
 
 def keep_freed_memory() -> None:

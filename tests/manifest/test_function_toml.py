@@ -75,9 +75,7 @@ def test_every_table_becomes_its_struct(read: Callable[[str], Manifest]) -> None
     assert manifest.queue == Queue(50, "drop_oldest")
     assert manifest.retry == Retry(5, 0.5, 60.0)
     assert manifest.env == {"ROOM": "kitchen"}
-    assert manifest.limits == Limits(
-        memory_bytes=128 * 1024 * 1024, open_files=64, cpu=0.5, cpu_s=3600, temp_bytes=1 << 20
-    )
+    assert manifest.limits == Limits(memory_bytes=128 * 1024 * 1024, open_files=64, cpu=0.5, cpu_s=3600, temp_bytes=1 << 20)
     assert manifest.sandbox == Sandbox(read=("/srv",), network=(1883,))
     temp, web = manifest.triggers
     assert (temp.name, temp.kind, temp.batch) == ("temp", "mqtt", Batch(10, 2.0))
