@@ -34,13 +34,18 @@ def prctl(option: int, value: int | bytes) -> None:
 
 
 def keep_capabilities(kept: int) -> None:
-    """Give up, for good, every capability that is no bit of `kept` (capset(2), capabilities(7)). Raises OSError."""
+    """Give up, for good, every capability that is no bit of `kept` (capset(2), capabilities(7)). Raises OSError.
+
+    Without any there is no system call: a service's filter may forbid it.
+    """
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     have = ctypes.create_string_buffer(24)
     if _libc.capget(header, have) != 0:
         raise OSError(ctypes.get_errno(), "capget failed")
     effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("=6I", have.raw)
     low, high = kept & 0xFFFFFFFF, kept >> 32
+    if not (permitted & ~low or permitted_high & ~high):
+        return
     rest = struct.pack("=6I", effective & low, permitted & low, 0, effective_high & high, permitted_high & high, 0)
     if _libc.capset(header, rest) != 0:
         raise OSError(ctypes.get_errno(), "capset failed")
