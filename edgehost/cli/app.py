@@ -1,7 +1,8 @@
 """The command line: finds the command's module, lets typer parse, and turns every error into one line and an exit code.
 
 Only the module of the command that was typed is imported (all of them for `--help`), so a command pays for what it uses itself.
-A command module offers `command`, a typer function; it raises EdgehostError for what went wrong and typer.Exit for an exit code.
+A command module offers `command`, a typer function, or `group`, which makes one with subcommands; it raises EdgehostError for
+what went wrong and typer.Exit for an exit code.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ COMMANDS = {
     "check": "edgehost.cli.check",
     "profile": "edgehost.cli.profile",
     "reload": "edgehost.cli.reload",
+    "gpio": "edgehost.cli.gpio",
     "agent": "edgehost.cli.service",
 }
 
@@ -39,7 +41,10 @@ def build(only: str | None = None) -> typer.Typer:
     app.callback(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})(_root)
     for name in [only] if only in COMMANDS else COMMANDS:
         module = importlib.import_module(COMMANDS[name])
-        app.command(name, **getattr(module, "SETTINGS", {}))(module.command)
+        if hasattr(module, "group"):
+            app.add_typer(module.group(), name=name)
+        else:
+            app.command(name, **getattr(module, "SETTINGS", {}))(module.command)
     return app
 
 

@@ -66,6 +66,10 @@ class Client:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; what was asked and not answered is cancelled."""
         self._stream.close()
         self._peer.close()
 

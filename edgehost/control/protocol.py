@@ -104,7 +104,7 @@ class GpioWatch(Struct, frozen=True, tag="gpio_watch", tag_field="op"):
 
 
 class GpioLine(Struct, frozen=True):
-    """One simulated line, as a wire sees it."""
+    """One line, as a wire sees it."""
 
     line: str
     """As it was asked for, else its name, else its place."""
@@ -113,7 +113,8 @@ class GpioLine(Struct, frozen=True):
     consumer: str = ""
     """Function and trigger or output that use it; empty if none does."""
     output: bool = False
-    high: bool = False
+    high: bool | None = None
+    """None: not known without using the line (a line of the kernel that is only listed)."""
 
 
 class GpioChange(Struct, frozen=True):

@@ -60,7 +60,8 @@ class LineInfo(NamedTuple):
 class InputWish(NamedTuple):
     """How an input is to be set up."""
 
-    edges: Edges = "both"
+    edges: Edges | Literal["none"] = "both"
+    """none: only the level is wanted, so the chip needs no interrupts."""
     pull: Pull = "as-is"
     active_low: bool = False
     debounce_s: float = 0.0

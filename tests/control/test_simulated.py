@@ -43,10 +43,12 @@ async def ask(connect: Any, request: Any) -> Any:
 
 
 async def test_lines_are_read(connect: Any, board: SimBoard, used: Any) -> None:
-    button = GpioLine("BUTTON", "gpiochip0:0", "lamp/button")
+    button = GpioLine("BUTTON", "gpiochip0:0", "lamp/button", high=False)
     led = GpioLine("LED", "gpiochip0:1", "lamp/led", output=True, high=True)
     assert await ask(connect, GpioRead()) == GpioLines([button, led])
-    assert await ask(connect, GpioRead(["gpiochip0:3", "LED"])) == GpioLines([GpioLine("gpiochip0:3", "gpiochip0:3"), led])
+    assert await ask(connect, GpioRead(["gpiochip0:3", "LED"])) == GpioLines(
+        [GpioLine("gpiochip0:3", "gpiochip0:3", high=False), led]
+    )
 
 
 async def test_an_input_is_pulled_and_its_edges_come(connect: Any, board: SimBoard, used: Any) -> None:
