@@ -13,7 +13,7 @@ from msgspec import Struct
 from edgehost.profile.facts import text
 from edgehost.profile.model import Profile, Sign
 
-Version = Callable[[str], str]
+VersionOf = Callable[[str], str]
 """The version of an installed package; raises PackageNotFoundError."""
 
 
@@ -29,7 +29,7 @@ class Here(Struct, frozen=True):
     """As the driver of /dev/watchdog0 calls itself; empty without one."""
 
 
-def look(profile: Profile, root: Path, release: str, version: Version = metadata.version) -> Here:
+def look(profile: Profile, root: Path, release: str, version: VersionOf = metadata.version) -> Here:
     """Compare a profile with the machine at `root`, whose running kernel is `release`."""
     return Here(
         {name: holds(quirk.sign, root, release, version) for name, quirk in profile.quirks.items() if quirk.sign},
@@ -39,7 +39,7 @@ def look(profile: Profile, root: Path, release: str, version: Version = metadata
     )
 
 
-def holds(sign: Sign, root: Path, release: str, version: Version) -> bool:
+def holds(sign: Sign, root: Path, release: str, version: VersionOf) -> bool:
     """Whether everything the sign gives is so."""
     return (
         (not sign.controller_missing or sign.controller_missing not in controllers(root))
@@ -69,7 +69,7 @@ def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
 
 
-def _installed(wanted: str, version: Version) -> bool:
+def _installed(wanted: str, version: VersionOf) -> bool:
     name, _, pattern = wanted.partition(" ")
     try:
         return fnmatchcase(version(name), pattern)

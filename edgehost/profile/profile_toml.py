@@ -15,7 +15,7 @@ from edgehost.profile.model import Profile
 
 SHIPPED = Path(__file__).parents[1] / "device_profiles"
 PARTS = SHIPPED / "parts"
-"""What several boards share; no board by itself."""
+"""What boards share, and long tables of pins; no board by itself."""
 
 Table = Mapping[str, Any]
 
