@@ -29,6 +29,8 @@ First = Literal["now", "random"]
 """When the first read is: at the start, or after a random part of the interval, so that a thousand devices that got their power
 back together do not ask one server together."""
 
+_FORGOTTEN_S = 0.5
+
 
 class TryLaterError(TriggerError):
     """The source names the moment of the next read itself (HTTP 429 and 503)."""
@@ -49,11 +51,23 @@ class Poller:
         self._host = host
         self._told: str | None = None
         self._again = False
+        self._task: asyncio.Task[None] | None = None
         self._reconnect = Reconnect(self._keep, self._away, first_s=min(1.0, interval_s), most_s=min(60.0, max(10.0, interval_s)))
 
-    async def run(self) -> None:
-        """Read until cancelled."""
-        await self._reconnect.run()
+    def start(self, name: str) -> None:
+        """Begin to read, in a task of this name."""
+        self._task = asyncio.create_task(self._reconnect.run(), name=name)
+
+    async def stop(self) -> None:
+        """Read no more; a read under way is cancelled."""
+        while self._task is not None and not self._task.done():
+            self._task.cancel()
+            # Before Python 3.12 asyncio.wait_for forgets a cancellation that comes together with its result.
+            await asyncio.wait({self._task}, timeout=_FORGOTTEN_S)
+
+    def nudge(self) -> None:
+        """What was away is back: read now, if the read before failed."""
+        self._reconnect.nudge()
 
     async def _keep(self, settled: Callable[[], None]) -> None:
         """Read at every beat; raise the TriggerError of a read that failed. After one, read at once."""

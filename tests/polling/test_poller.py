@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -40,13 +40,13 @@ class Source:
 
 @asynccontextmanager
 async def polling(source: Source, told: Any, interval_s: float = 0.02, first: First = "now") -> AsyncIterator[None]:
-    task = asyncio.create_task(Poller(interval_s, first, source.read, told).run())
+    poller = Poller(interval_s, first, source.read, told)
+    poller.start("poll test")
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait({task})
-        assert task.cancelled()
+        await poller.stop()
+    assert not any(task.get_name() == "poll test" for task in asyncio.all_tasks())
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -60,7 +60,7 @@ async def test_the_first_read_is_at_once_and_each_other_a_beat_later(told: Any) 
     source = Source()
     begun = time.monotonic()
     async with polling(source, told, interval_s=0.05):
-        await until(lambda: len(source.at) == 4)
+        await until(lambda: len(source.at) >= 4)
     assert source.at[0] - begun < 1
     assert source.at[3] - source.at[0] >= 0.14
     assert told.reports == [("running", "")] and told.counts["reads"] >= 3
@@ -70,28 +70,28 @@ async def test_a_random_first_read_lies_within_the_interval(told: Any, monkeypat
     monkeypatch.setattr("random.random", lambda: 0.5)
     source, begun = Source(), time.monotonic()
     async with polling(source, told, interval_s=0.2, first="random"):
-        await until(lambda: len(source.at) == 2)
+        await until(lambda: len(source.at) >= 2)
     assert source.at[0] - begun >= 0.1 and source.at[1] - begun >= 0.3
 
 
 async def test_a_slow_read_leaves_beats_out_and_counts_them(told: Any) -> None:
     source = Source(asyncio.sleep(0.2, ""))
     async with polling(source, told, interval_s=0.02):
-        await until(lambda: len(source.at) == 3)
+        await until(lambda: len(source.at) >= 3)
     assert told.counts["skipped"] >= 8
 
 
 async def test_trouble_with_a_part_is_told_once_and_taken_back(told: Any) -> None:
     source = Source("one register is gone", "one register is gone", "")
     async with polling(source, told):
-        await until(lambda: told.counts["reads"] == 4)
+        await until(lambda: told.counts["reads"] >= 4)
     assert told.reports == [("degraded", "one register is gone"), ("running", "")]
 
 
 async def test_a_read_that_fails_is_tried_again_and_leaves_no_beat_behind(told: Any) -> None:
     source = Source("", TriggerError("no answer"), TriggerError("no answer"))
     async with polling(source, told, interval_s=0.05):
-        await until(lambda: told.counts["reads"] == 2)
+        await until(lambda: told.counts["reads"] >= 2)
     assert told.reports == [("running", ""), ("degraded", "no answer"), ("running", "")]
     assert told.counts["failed_reads"] == 2 and told.counts["skipped"] == 0
 
@@ -99,7 +99,7 @@ async def test_a_read_that_fails_is_tried_again_and_leaves_no_beat_behind(told: 
 async def test_a_source_may_say_when(told: Any) -> None:
     source = Source(TryLaterError("busy", 0.3))
     async with polling(source, told):
-        await until(lambda: told.counts["reads"] == 1)
+        await until(lambda: told.counts["reads"] >= 1)
     assert source.at[1] - source.at[0] >= 0.29
     assert told.reports[0] == ("degraded", "busy; read again in 0.3 s")
 
@@ -114,7 +114,7 @@ async def test_a_source_may_say_when(told: Any) -> None:
 async def test_whatever_a_source_raises_reading_goes_on(told: Any, error: Exception, message: str) -> None:
     source = Source(error)
     async with polling(source, told):
-        await until(lambda: told.counts["reads"] == 1)
+        await until(lambda: told.counts["reads"] >= 1)
     assert told.reports == [("degraded", message), ("running", "")]
 
 
@@ -127,6 +127,20 @@ async def test_no_step_of_the_wall_clock_moves_a_beat(told: Any, monkeypatch: py
             await until(lambda reads=reads: len(source.at) >= reads + 3)
     gaps = [later - earlier for earlier, later in zip(source.at, source.at[1:], strict=False)]
     assert min(gaps) > 0.001 and len(source.at) < 2 + (source.at[-1] - source.at[0]) / 0.02
+
+
+async def test_a_forgotten_cancellation_is_no_reason_to_go_on(told: Any) -> None:
+    """What asyncio.wait_for does before Python 3.12 if its result comes in the same turn."""
+
+    async def forget() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(DEADLINE_S)
+        return ""
+
+    source = Source(forget())
+    async with polling(source, told):
+        await until(lambda: source.under_way)
+    assert source.under_way == 0
 
 
 async def test_no_read_begins_after_the_end(told: Any) -> None:

@@ -57,26 +57,23 @@ class PollTrigger:
         self._source = self._made()
         self._memory: Memory | None = None
         self._saved: Memory | None = None
+        self._poller = Poller(settings.interval_s, settings.first, self._read, host)
         self._room = asyncio.Event()
         self._intake = Intake(IntakeSettings(max_in_flight=settings.max_in_flight), host, self._room.set)
         self._unhandled = 0
         self._stopping = False
         self._reading: asyncio.Future[Any] | None = None
         self._delivery: asyncio.Task[str] | None = None
-        self._polling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to read. What cannot be reached or read is a state, and tried again."""
-        poller = Poller(self._settings.interval_s, self._settings.first, self._read, self._host)
-        self._polling = asyncio.create_task(poller.run(), name=self._name)
+        self._poller.start(self._name)
 
     async def stop(self) -> None:
         """Break off a read; return when every event handed over has been answered, and remembered if it was the read's last."""
         self._stopping = True
         self._room.set()
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait({self._polling})
+        await self._poller.stop()
         if self._delivery is not None:
             await asyncio.wait({self._delivery})
         if self._reading is not None and not self._reading.done():
