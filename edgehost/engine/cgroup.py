@@ -39,10 +39,6 @@ class Group:
         """Whether the kernel's memory killer was here."""
         return _counted(self._folder / "memory.events", "oom_kill") > 0
 
-    def refused_processes(self) -> int:
-        """How often a fork failed because the group was full."""
-        return _counted(self._folder / "pids.events", "max")
-
     def remove(self) -> bool:
         """End what is in it and remove it; False if something in it has not ended yet. Gone already is removed."""
         _kill(self._folder)
