@@ -41,7 +41,10 @@ class Simulated:
 
     def pull(self, name: str, high: bool) -> GpioLines:
         """Pull a line from outside. Raises ControlError for one that a function drives."""
-        place = self._places.find(name)
+        self._pull(name, self._places.find(name), high)
+        return self.read([name])
+
+    def _pull(self, name: str, place: Place, high: bool) -> None:
         try:
             self._board.pull(place, high)
         except PermissionError:
@@ -49,7 +52,6 @@ class Simulated:
             raise ControlError(
                 f"{name} is driven by {consumer}; read it with get or watch, and set a line nobody drives"
             ) from None
-        return self.read([name])
 
     async def pulse(self, asked: GpioPulse) -> GpioLines:
         """Pull a line to the other level and back, `count` times, evenly."""
@@ -62,7 +64,7 @@ class Simulated:
                 await asyncio.sleep(max(wait_s, _TURN_S))
             elif number % _BURST == 0:
                 await asyncio.sleep(0)
-            self.pull(name, high if number % 2 else not high)
+            self._pull(name, place, high if number % 2 else not high)
         return self.read([name])
 
     async def watch(self, names: list[str]) -> AsyncGenerator[GpioLines | GpioChanges, None]:
