@@ -61,16 +61,21 @@ def _read(name: str, secret: Secret) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise StartError(f"secrets.{name}: {path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        trouble = exposed(status, os.geteuid()) if secret.file else ""
-        if not stat.S_ISREG(status.st_mode):
-            trouble = "is no file"
-        elif status.st_size > MOST_BYTES:
-            trouble = f"has {status.st_size} bytes; {MOST_BYTES} are the most"
-        if trouble:
+    try:
+        if trouble := _unfit(os.fstat(descriptor), secret):
             raise StartError(f"secrets.{name}: {path} {trouble}")
-        return file.read(MOST_BYTES)
+        return os.read(descriptor, MOST_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _unfit(status: os.stat_result, secret: Secret) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    if status.st_size > MOST_BYTES:
+        return f"has {status.st_size} bytes; {MOST_BYTES} are the most"
+    # Who may read a credential is systemd's to say, and an access list shows as rights of the group.
+    return exposed(status, os.geteuid()) if secret.file else ""
 
 
 def exposed(status: os.stat_result, uid: int) -> str:

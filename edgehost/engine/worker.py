@@ -62,7 +62,8 @@ def _secrets(descriptors: list[int]) -> dict[str, str | bytes]:
     """What this function's secrets are, read from the descriptor that came past the zygote; {} without one."""
     for descriptor in descriptors:
         with os.fdopen(descriptor, "rb") as file:
-            return msgspec.msgpack.decode(file.read(), type=dict[str, str | bytes])
+            secrets: dict[str, str | bytes] = msgspec.msgpack.decode(file.read())
+            return secrets
     return {}
 
 
