@@ -1,0 +1,254 @@
+"""Port: one serial port of this machine, for all functions that use it. It comes and goes; who uses it is told.
+
+    away    not there, taken, unfit: tried again after up to 2 s, and at once when the device appears; writes fail
+    open    bytes go to every user; frames are written whole, in order
+    closed  its last user has left
+
+How bytes are read: at once when the line was quiet; when they keep coming, every PACE_S, so that a fast line costs few turns of
+the loop. A user that tells frames by pauses (`prompt`) gets every byte at once. Must not know framing, functions or events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeVar
+
+from edgehost.errors import TriggerError
+from edgehost.reconnect import Reconnect
+from edgehost.tty.device import Device, TakenError, UnfitError, holder
+from edgehost.tty.identity import Identity
+from edgehost.tty.line import LineSettings, agreed
+from edgehost.tty.outbox import Outbox
+
+PACE_S = 0.01
+"""As long as bytes may wait on a busy line: 920 bytes at 921,600 baud. To wake a worker costs more than to hand it a frame, so
+ten frames together cost a fraction of ten alone."""
+_MUCH_BYTES = 1024
+"""After a read of so much the line is faster than the pace: the next comes after a quarter of it, or at once after twice as much,
+for the kernel holds 4,096 bytes."""
+_BUSY_S = 0.0025
+_BUSY_READS = 3
+"""So many reads, each within _BUSY_S of the one before, are a busy line."""
+_LINGER_S = 2.0
+_RETRY_S = 2.0
+
+T = TypeVar("T")
+State = Literal["starting", "running", "degraded", "failed"]
+
+log = logging.getLogger("edgehost.tty")
+
+
+class User(Protocol):
+    """Who uses a port. All is called from the loop, and must be quick."""
+
+    line: LineSettings
+    prompt: bool
+    """Whether it must have bytes as soon as they are there, for it tells frames by pauses."""
+
+    def received(self, data: bytes) -> None: ...
+
+    def port_is(self, state: State, message: str) -> None:
+        """The port has come (`running`), is away (`degraded`), or will not come until a person acts (`failed`)."""
+
+
+class Port:
+    """Made by the first `Ports.use`. `written` tells outsiders which it is."""
+
+    def __init__(self, identity: Identity, closed: Callable[[Port], None]) -> None:
+        self.identity = identity
+        self.path = identity.spec
+        """Where the device is, or was when it was last open."""
+        self.state: State = "starting"
+        self.message = ""
+        self.tried = asyncio.Event()
+        """Set once it was opened, or could not be."""
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._users: list[User] = []
+        self._line = agreed(identity.spec, [])
+        self._outbox = Outbox()
+        self._device: Device | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._reconnect = Reconnect(self._connect, self._away, most_s=_RETRY_S)
+        self._running: asyncio.Task[None] | None = None
+        self._pacing: asyncio.TimerHandle | None = None
+        self._last_read = 0.0
+        self._busy_reads = 0
+        self._holder: str | None = None
+        """Who had the port when it was first found taken."""
+
+    @property
+    def line(self) -> LineSettings:
+        """What all its users together have set it to."""
+        return self._line
+
+    def join(self, user: User) -> None:
+        """One more user. Raises TriggerError if its line settings contradict those of the others."""
+        line = agreed(self.identity.spec, [*(other.line for other in self._users), user.line])
+        self._users.append(user)
+        if self._running is None:
+            self._line = line
+            self._running = self._loop.create_task(self._reconnect.run(), name=f"tty {self.identity.spec}")
+        elif line != self._line:
+            self._line = line
+            self._lose("its settings change")
+            self._reconnect.nudge()
+        elif self.tried.is_set():
+            user.port_is(self.state, self.message)
+
+    async def leave(self, user: User) -> None:
+        """A user goes; with the last one the port is closed, after what waits to be written, for 2 s at the most."""
+        if user not in self._users:
+            return
+        self._users.remove(user)
+        if self._users or self._running is None:
+            return
+        try:
+            await asyncio.wait_for(self._outbox.empty(), _LINGER_S)
+        except asyncio.TimeoutError:
+            log.warning("%s: closed with bytes unwritten: the other side takes none", self.path)
+        if not self._users:  # nobody came while we waited
+            await self.close()
+
+    async def close(self) -> None:
+        """End, whoever uses it."""
+        running, self._running = self._running, None
+        self._closed(self)
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+
+    def nudge(self) -> None:
+        """Something has changed where the port should be."""
+        if self._device is None:
+            self._reconnect.nudge()
+
+    def write(self, data: bytes) -> asyncio.Future[None] | None:
+        """Write a frame after those before it. None: the kernel has it; else done when it has. Raises TriggerError, now or from
+        the future, if it cannot be written: the port is away, or goes away, or takes nothing for too long."""
+        device = self._device
+        if device is None:
+            raise TriggerError(f"{self.identity.written} is away: {self.message or 'not open yet'}")
+        if not self._outbox:
+            taken = self._try(lambda: device.write(data))
+            if taken is None or taken == len(data):
+                if taken is None:
+                    raise TriggerError(f"{self.path} is gone")
+                return None
+            data = data[taken:]
+            self._loop.add_writer(device.descriptor, self._flush)
+        return self._outbox.add(data)
+
+    async def written(self) -> None:
+        """Return when all that waited to be written is written, or has failed."""
+        await self._outbox.empty()
+
+    def read(self) -> None:
+        """Take what has come by now."""
+        device = self._device
+        data = device and self._try(device.read)
+        if data:
+            self._hand_over(data)
+
+    async def _connect(self, settled: Callable[[], None]) -> None:
+        device = self._opened()
+        self._device, self.path, self._holder = device, device.path, None
+        self._lost = self._loop.create_future()
+        self._busy_reads = 0
+        self._loop.add_reader(device.descriptor, self._readable)
+        settled()
+        self._tell("running", "")
+        try:
+            await self._lost
+        finally:
+            self._let_go(device)
+
+    def _opened(self) -> Device:
+        try:
+            return Device(self.identity.path(), self._line)
+        except TriggerError as error:
+            self.state = "failed" if isinstance(error, UnfitError) else "degraded"
+            if not isinstance(error, TakenError):
+                self._holder = None
+                raise
+            self._holder = holder(self.path) if self._holder is None else self._holder
+            raise TriggerError(f"{error} ({self._holder} has it)" if self._holder else str(error)) from None
+
+    def _let_go(self, device: Device) -> None:
+        self._loop.remove_reader(device.descriptor)
+        self._loop.remove_writer(device.descriptor)
+        if self._pacing is not None:
+            self._pacing.cancel()
+            self._pacing = None
+        self._device = None
+        device.close()
+        self._outbox.fail(f"{self.identity.written} went away before it was written")
+        self.state = "degraded"
+
+    def _away(self, reason: str) -> None:
+        self._tell(self.state, reason)
+
+    def _tell(self, state: State, message: str) -> None:
+        self.state, self.message = state, message
+        self.tried.set()
+        for user in list(self._users):
+            user.port_is(state, message)
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_exception(TriggerError(reason))
+
+    def _readable(self) -> None:
+        """The loop's callback. Decides whether the next read waits for it, or comes at the pace."""
+        device = self._device
+        if device is None:
+            return
+        data = self._try(device.read)
+        if not data:
+            return
+        now = self._loop.time()
+        self._busy_reads = self._busy_reads + 1 if now - self._last_read < _BUSY_S else 0
+        self._last_read = now
+        if self._busy_reads >= _BUSY_READS and not any(user.prompt for user in self._users):
+            self._loop.remove_reader(device.descriptor)
+            self._pacing = self._loop.call_later(PACE_S, self._paced)
+        self._hand_over(data)
+
+    def _paced(self) -> None:
+        """Read once more; a line that has fallen silent goes back to the loop."""
+        device = self._device
+        assert device is not None
+        data = self._try(device.read)
+        if data is None:
+            return
+        if data and not any(user.prompt for user in self._users):
+            self._pacing = self._loop.call_later(_pace_s(len(data)), self._paced)
+        else:
+            self._pacing = None
+            self._busy_reads = 0
+            self._loop.add_reader(device.descriptor, self._readable)
+        if data:
+            self._hand_over(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        for user in list(self._users):
+            user.received(data)
+
+    def _flush(self) -> None:
+        device = self._device
+        if device is not None and self._try(lambda: self._outbox.flush(device.write)):
+            self._loop.remove_writer(device.descriptor)
+
+    def _try(self, act: Callable[[], T]) -> T | None:
+        """What a call to the device gives; None if that showed that it is gone."""
+        try:
+            return act()
+        except OSError as error:
+            self._lose(f"{self.path} is gone ({error.strerror})")
+            return None
+
+
+def _pace_s(size_bytes: int) -> float:
+    return PACE_S if size_bytes < _MUCH_BYTES else PACE_S / 4 if size_bytes < 2 * _MUCH_BYTES else 0.0
