@@ -51,3 +51,9 @@ class ControlError(EdgehostError):
     """A request over the local socket was refused, or no agent answers there."""
 
     code = "control"
+
+
+class InstallError(EdgehostError):
+    """edgehost cannot be made a service of this system: no systemd, not root, a folder the service could not read."""
+
+    code = "install"

@@ -28,6 +28,8 @@ COMMANDS = {
     "reload": "edgehost.cli.reload",
     "gpio": "edgehost.cli.gpio",
     "agent": "edgehost.cli.service",
+    "install": "edgehost.cli.install",
+    "uninstall": "edgehost.cli.uninstall",
 }
 
 # typer has click inside from 0.20 on and depends on it before; this is the root of click's errors in both.
