@@ -123,7 +123,7 @@ def _refusal(path: str, error: Exception) -> TriggerError:
         return TriggerError(f"{path} does not answer ({os.strerror(number)}); is it plugged in?")
     if "Inappropriate ioctl" in str(error):
         return UnfitError(f"{path} is a device but not a serial port; {ports_here()}")
-    return UnfitError(f"{path} cannot be set up: {error}; is the baud rate, or rs485, one that its driver can?")
+    return UnfitError(f"{path} cannot be set up: {error}; are baud, parity and rs485 what its driver can?")
 
 
 def _owner(path: str) -> str:

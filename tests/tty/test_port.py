@@ -107,10 +107,10 @@ async def test_users_that_want_different_settings_are_refused(plug: Plug, join: 
         join(Listener(port=str(plug.path), baud=9600))
     await port.tried.wait()
     assert port.line.baud == 4800
-    second = Listener(port=str(plug.path), parity="even")
+    second = Listener(port=str(plug.path), stop_bits=2)
     assert join(second) is port
     await until(lambda: second.state == "running")
-    assert port.line.parity == "even"
+    assert port.line.stop_bits == 2
     assert [state for state, _ in first.told] == ["running", "degraded", "running"]
     plug.send(b"x")
     await until(lambda: first.data == b"x")
