@@ -65,6 +65,7 @@ class Feed:
         """The stream is over: return once its last frame has been offered."""
         self.close()
         self._add(self._codec.finish())
+        self.room()
         await self._empty.wait()
 
     def close(self) -> None:
