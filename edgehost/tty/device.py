@@ -138,9 +138,14 @@ def _owner(path: str) -> str:
 def holder(path: str) -> str:
     """`NAME (process 123)` where /proc lets us see who has the port open, else nothing. Reads all of /proc: ask seldom."""
     real = Path(path).resolve()
+    try:
+        here = real.stat()
+    except OSError:
+        return ""  # unplugged meanwhile
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if link.readlink() == real:
+            # A container has ports of the same names, which are others.
+            if link.readlink() == real and os.path.samestat(link.stat(), here):
                 process = link.parts[2]
                 return f"{Path('/proc', process, 'comm').read_text().strip()} (process {process})"
         except OSError:

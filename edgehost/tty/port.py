@@ -131,15 +131,11 @@ class Port:
         device = self._device
         if device is None:
             raise TriggerError(f"{self.identity.written} is away: {self.message or 'not open yet'}")
-        if not self._outbox:
-            taken = self._try(lambda: device.write(data))
-            if taken is None or taken == len(data):
-                if taken is None:
-                    raise TriggerError(f"{self.path} is gone")
-                return None
-            data = data[taken:]
+        before = bool(self._outbox)
+        written = self._outbox.add(data)
+        if not before and self._try(lambda: self._outbox.flush(device.write)) is False:
             self._loop.add_writer(device.descriptor, self._flush)
-        return self._outbox.add(data)
+        return None if written.done() else written
 
     async def written(self) -> None:
         """Return when all that waited to be written is written, or has failed."""
