@@ -167,6 +167,7 @@ class Agent:
 
     async def _renew(self) -> Reloaded:
         self.config, restart = merged(self.config, self._read_config())
+        self.nursery.cells.keep_private(private_files(self.config))
         set_up(self.config.log)
         done = await self._roster.change(self.config.functions)
         if self._options.watch:

@@ -24,7 +24,7 @@ from edgehost.manifest.model import Manifest
 
 _BY_NAME = ("brokers", "serial")
 """Tables whose new names nobody can use yet, so that they are in force at once."""
-_AT_ONCE = ("source", "functions", "log", "warnings")
+_AT_ONCE = ("source", "functions", "secrets", "log", "warnings")
 
 
 class Running(Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from edgehost import plugin, secrets
@@ -13,7 +12,7 @@ from edgehost.delivery import Route, Target
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import breed_of
 from edgehost.engine.spec import worker_spec
-from edgehost.errors import EdgehostError, TriggerError
+from edgehost.errors import EdgehostError, ManifestError, StartError, TriggerError
 from edgehost.event import Event, Response
 from edgehost.hosts import OutputHost, Surroundings
 from edgehost.manifest.model import Manifest
@@ -23,8 +22,7 @@ class Version:
     """One version of the function: its workers, its outputs, and what its context may ask of the agent."""
 
     def __init__(self, manifest: Manifest, around: Surroundings) -> None:
-        granted = around.config.secrets
-        secrets.check_granted(manifest.name, manifest.secrets, granted)
+        secrets.check_granted(manifest.name, manifest.secrets, around.config.secrets)
         self.manifest = manifest
         self._around = around
         self.routes = [
@@ -39,7 +37,7 @@ class Version:
             around.nursery,
             breed_of(manifest),
             self,
-            partial(secrets.packed, manifest.secrets, granted),
+            self._secrets,
         )
         self._publishing: set[asyncio.Task[None]] = set()
         self._started: list[plugin.Output] = []
@@ -50,6 +48,15 @@ class Version:
             await route.output.start()
             self._started.append(route.output)
         await self.function.start()
+
+    def _secrets(self) -> bytes:
+        """For a worker that starts now: what a reload has revoked since it does not get."""
+        granted = self._around.config.secrets
+        try:
+            secrets.check_granted(self.manifest.name, self.manifest.secrets, granted)
+        except ManifestError as error:
+            raise StartError(str(error)) from None
+        return secrets.packed(self.manifest.secrets, granted)
 
     def target(self, submit: Callable[[Any], asyncio.Future[Any]]) -> Target:
         """Where a delivery leads that hands its events to `submit`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection
-from functools import cached_property
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -59,12 +58,13 @@ class Cells:
 
     def __init__(self, tree: Tree | None = None, private: frozenset[Path] = frozenset()) -> None:
         self.tree = tree
-        self._private = private | {path.resolve() for path in private}
         self._temp = TempFolders()
+        self.keep_private(private)
 
-    @cached_property
-    def _system(self) -> tuple[policy.Rule, ...]:
-        return policy.system_rules(policy.python_places(), self._private)
+    def keep_private(self, private: frozenset[Path]) -> None:
+        """From now on these files, and no others, are closed to every worker that starts."""
+        self._private = private | {path.resolve() for path in private}
+        self._system: tuple[policy.Rule, ...] = ()
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -104,6 +104,7 @@ class Cells:
         return usage.tasks_of_user(os.getuid()) + limits.processes + _TASKS_SLACK
 
     def _rules(self, spec: WorkerSpec, temp: Path) -> tuple[policy.Rule, ...]:
+        self._system = self._system or policy.system_rules(policy.python_places(), self._private)
         return (*self._system, *policy.own_rules(spec.sandbox, Path(spec.folder), temp, self._private))
 
     def _undo(self, cell: Cell) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from edgehost.control.client import Client
 from edgehost.engine import landlock
 
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.SCOPE_ABI, reason="needs Landlock 6 (Linux 6.12)")
@@ -189,6 +190,26 @@ def memory_of(pid: int) -> bytes:
                 except OSError:
                     continue
     return bytes(found)
+
+
+def test_a_reload_grants_and_revokes(agent: Any, bundle: Any, vault: Path, tmp_path: Path) -> None:
+    running = agent(bundle("other", ASK, 'secrets = ["db"]\n'), config=grant(vault))
+    assert running.functions()["other"].state == "failed"
+    file = tmp_path / "agent0" / "edgehost.toml"
+    file.write_text(grant(vault).replace("holder", "other"))
+    reload(running)
+    running.wait_until_full("other")
+    assert told(running, "other", "context.secrets['db']") == SECRET
+    file.write_text(grant(vault))
+    reload(running)
+    running.invoke("other", b"os._exit(1)")
+    running.wait(lambda: "secrets: 'db' is not for the function 'other'" in running.log.splitlines()[-1], "the refusal")
+    assert running.functions()["other"].workers_ready == 0
+
+
+def reload(running: Any) -> None:
+    with Client.connect(running.socket, 30) as client:
+        assert client.reload().problems == []
 
 
 def test_a_secret_that_is_mended_lets_its_function_start(agent: Any, bundle: Any, vault: Path) -> None:

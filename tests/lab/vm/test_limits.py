@@ -1,0 +1,116 @@
+"""Limits and sandbox where a real systemd delegates a real cgroup v2 to the agent, on a kernel with an old Landlock."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tools.laboratory.machine import Machine
+
+GROUP = "/sys/fs/cgroup/system.slice/edgehost.service"
+RUNAWAY = '''
+import os, time
+
+def handler(context, event):
+    return str(eval(event.body.decode(), globals()))
+
+def hold(size):
+    """A child that keeps so much memory: too little to be stopped by its own rlimit."""
+    if os.fork() == 0:
+        block = bytearray(size)
+        time.sleep(1000)
+
+def forks(count):
+    made = 0
+    try:
+        for _ in range(count):
+            if os.fork() == 0:
+                time.sleep(1000)
+            made += 1
+    except OSError as error:
+        return f"{made} and {error.strerror}"
+
+def spin(seconds):
+    began = time.process_time(), time.monotonic()
+    while time.monotonic() - began[1] < seconds:
+        pass
+    return (time.process_time() - began[0]) / (time.monotonic() - began[1])
+'''
+MANIFEST = """\
+handler = "main:handler"
+[limits]
+memory = "64MiB"
+processes = 10
+cpu = 0.25
+"""
+GOOD = {"main.py": "handler = lambda context, event: 'well'", "function.toml": 'handler = "main:handler"'}
+
+
+@pytest.fixture
+def runaway(agent: Any) -> Any:
+    agent.start({"bad": {"main.py": RUNAWAY, "function.toml": MANIFEST}, "good": GOOD})
+    return agent
+
+
+def asked(machine: Machine, expression: str) -> Any:
+    return json.loads(machine.run(f"edgehost invoke --json bad --body {json.dumps(expression)}", check=False))
+
+
+def groups(machine: Machine) -> list[str]:
+    return machine.run(f"ls {GROUP} | grep ^worker || true").split()
+
+
+def test_the_delegated_group_holds_the_limits(machine: Machine, runaway: Any) -> None:
+    assert runaway.status()["bad"]["limits"] == ["memory 64 MiB (cgroup)", "cpu 0.25 (cgroup)", "processes 10 (cgroup)"]
+    (group,) = groups(machine)
+    said = machine.run(f"cd {GROUP}/{group} && cat memory.max memory.swap.max memory.oom.group pids.max cpu.max").splitlines()
+    assert said == [str(64 << 20), "0", "1", "10", "25000 100000"]
+    assert len(machine.run(f"cat {GROUP}/{group}/cgroup.procs").split()) == 1
+    # The agent, the zygote and the worker without limits.
+    assert len(machine.run(f"cat {GROUP}/agent/cgroup.procs").split()) == 3
+
+
+def test_a_worker_whose_children_eat_memory_is_ended_whole(machine: Machine, runaway: Any) -> None:
+    reason = "killed: used more than limits.memory (64 MiB)"
+    failed = asked(machine, "[hold(30 << 20) for _ in range(4)] and time.sleep(1000)")
+    assert (failed["code"], reason in failed["body"]) == ("worker_died", True), failed
+    assert reason in runaway.until(lambda status: status["bad"]["workers_ready"] == 1)["bad"]["last_error"]
+    assert len(groups(machine)) == 1
+    assert asked(machine, "2 + 2")["body"] == "4"
+    assert machine.run("edgehost invoke good") == "well"
+
+
+def test_a_fork_over_the_limit_fails_in_the_handler(machine: Machine, runaway: Any) -> None:
+    assert asked(machine, "forks(1000)")["body"] == "9 and Resource temporarily unavailable"
+    asked(machine, "os._exit(1)")
+    runaway.until(lambda status: status["bad"]["workers_ready"] == 1)
+    (group,) = groups(machine)
+    assert machine.run(f"cat {GROUP}/{group}/pids.current").strip() == "1"
+
+
+def test_a_share_of_the_processor_is_all_it_gets(machine: Machine, runaway: Any) -> None:
+    assert float(asked(machine, "spin(4)")["body"]) < 0.4
+
+
+@pytest.mark.parametrize("how", ["kill --signal=KILL --kill-whom=main", "restart"])
+def test_no_group_outlives_its_agent(machine: Machine, runaway: Any, how: str) -> None:
+    (before,) = groups(machine)
+    machine.run(f"systemctl {how} edgehost; until edgehost functions --json >/dev/null 2>&1; do sleep 0.5; done")
+    runaway.until(lambda status: bool(status) and status["bad"]["workers_ready"] == 1)
+    assert len(groups(machine)) == 1
+    assert machine.run("ls -d /tmp/edgehost-tmp-* | wc -l").strip() == "1"
+    machine.run("systemctl stop edgehost")
+    assert machine.run(f"ls -d {GROUP} /tmp/edgehost-tmp-* 2>/dev/null || true").strip() == ""
+    assert before
+
+
+def test_an_old_landlock_keeps_files_and_says_what_it_does_not_keep(machine: Machine, runaway: Any) -> None:
+    said = runaway.status()["bad"]["sandbox"]
+    assert said.startswith("Landlock ") and "files" in said and "; network all" in said
+    assert (
+        "PermissionError" in asked(machine, "open('/srv/functions/good/main.py')")["body"]
+        or "Errno 13" in asked(machine, "open('/srv/functions/good/main.py')")["body"]
+    )
