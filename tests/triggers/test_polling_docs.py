@@ -1,4 +1,4 @@
-"""The pages of the polling triggers are true: their manifests are read by the real plugins, and no setting is missing or made up."""
+"""The pages of the polling triggers are true: their manifests are read by the real plugins, no setting is missing or made up."""
 
 from __future__ import annotations
 

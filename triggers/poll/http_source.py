@@ -101,8 +101,7 @@ class HttpSource:
         if answer.status != 200:
             raise self._refused(answer)
         records = self._records(answer)
-        names = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
-        self._validators = (url, {names[name]: answer.headers[name] for name in names if name in answer.headers})
+        self._validators = (url, validators(answer.headers))
         return records
 
     def interrupt(self) -> None:
@@ -148,17 +147,30 @@ class HttpSource:
         return _line(f"http.{key}", name, os.environ.get(name, ""))
 
 
+def validators(headers: dict[str, str]) -> dict[str, str]:
+    """The headers that ask whether this answer is still the same. Last-Modified counts in seconds: one from within the second of
+    the answer does not tell whether the page was changed once more in it (RFC 9110, 8.8.2.2)."""
+    asked = {"If-None-Match": headers["etag"]} if "etag" in headers else {}
+    age_s = _between(headers.get("last-modified", ""), headers.get("date", ""))
+    return {**asked, "If-Modified-Since": headers["last-modified"]} if age_s is not None and age_s >= 1 else asked
+
+
 def patience_s(headers: dict[str, str]) -> float | None:
     """How long Retry-After asks to wait, in seconds, an hour at most; None without one. A date is taken against the server's own
     Date: the clock of a device may never have been set."""
     told = headers.get("retry-after", "").strip()
     if told.isdecimal():
         return min(float(told), _MOST_PATIENCE_S)
+    after_s = _between(headers.get("date", ""), told)
+    return None if after_s is None else min(max(after_s, 0.0), _MOST_PATIENCE_S)
+
+
+def _between(earlier: str, later: str) -> float | None:
+    """Seconds from one HTTP date to another; None if one of them is none."""
     try:
-        after_s = (parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+        return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
     except (TypeError, ValueError):
         return None
-    return min(max(after_s, 0.0), _MOST_PATIENCE_S)
 
 
 def _line(key: str, name: str, text: str) -> str:

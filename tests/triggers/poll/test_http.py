@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgehost.triggers.poll.http_source import patience_s
+from edgehost.triggers.poll.http_source import patience_s, validators
 
 if TYPE_CHECKING:
     from tests.triggers.poll.conftest import Polled, Server
@@ -86,6 +86,20 @@ async def test_a_server_that_knows_etags_is_asked_for_changes_only(poll: Poll, s
     assert polled.bodies == [{"id": 1}, {"id": 2}] and polled.host.counts["unchanged"] == 2
     asked = [(headers.get("if-none-match"), headers.get("if-modified-since")) for _, headers in server.asked]
     assert asked[:5] == [(None, None), *[('"abc"', DATE)] * 3, (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({}, {}),
+        ({"etag": '"a"', "last-modified": DATE}, {"If-None-Match": '"a"'}),
+        ({"last-modified": DATE, "date": DATE}, {}),
+        ({"last-modified": DATE, "date": "Thu, 01 Jan 1970 00:00:11 GMT"}, {"If-Modified-Since": DATE}),
+        ({"last-modified": "yesterday", "date": DATE}, {}),
+    ],
+)
+def test_a_page_changed_within_its_second_is_asked_for_again(headers: dict[str, str], asked: dict[str, str]) -> None:
+    assert validators(headers) == asked
 
 
 async def test_gzip_is_unpacked(poll: Poll, server: Server) -> None:
