@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from edgehost import __version__
-from edgehost.config import DEFAULT_BROKER, Broker, Config
+from edgehost.config import DEFAULT_BROKER, Broker, Config, SerialPort
 from edgehost.control.address import default_address
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus, Reloaded
@@ -279,6 +279,9 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
     )
     parser.add_argument("--broker", metavar="embedded|URL", help="the default broker")
     parser.add_argument("--http", metavar="HOST:PORT", help="where HTTP triggers listen")
+    parser.add_argument(
+        "--serial", type=_serial_port, action="append", default=[], metavar="[NAME=]PORT", help="what a serial port's name means"
+    )
     parser.add_argument("--gpio", choices=["auto", "gpiod", "sim"], help="where functions' pins are")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="the local control socket")
     parser.add_argument("--watch", action="store_true", help="reload functions when their files change")
@@ -292,6 +295,8 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
         config = read_config(given.config)
     if given.broker not in (None, "embedded"):
         config = replace(config, brokers={**config.brokers, "default": Broker(url=given.broker)})
+    if given.serial:
+        config = replace(config, serial={**config.serial, **dict(given.serial)})
     if given.gpio:
         config = replace(config, gpio=replace(config.gpio, driver=given.gpio))
     if given.http:
@@ -305,6 +310,13 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
     # A service's one function keeps its own path: a second one may join it tomorrow.
     alone = len(given.function) == 1 and len(config.functions) == 1
     return config, Options(given.watch, given.broker == "embedded", alone)
+
+
+def _serial_port(text: str) -> tuple[str, SerialPort]:
+    """`PORT`, which is the default one, or `NAME=PORT`."""
+    name, equals, port = text.partition("=")
+    named = bool(equals) and "/" not in name
+    return (name, SerialPort(port)) if named else ("default", SerialPort(text))
 
 
 def _raise_descriptor_limit() -> None:

@@ -84,6 +84,10 @@ def command(
             metavar="HOST:PORT", callback=listen_address, help="Where http triggers listen.", show_default="127.0.0.1:8080"
         ),
     ] = None,
+    serial: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PORT", help="What a serial port's name means; without a name, `default`. Repeat it for more."),
+    ] = None,
     gpio: Annotated[GpioDriver | None, typer.Option(help="sim: simulated pins, moved with `edgehost gpio`.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Reload a function when one of its files changes.")] = False,
     config: Annotated[
@@ -99,6 +103,7 @@ def command(
     options: dict[str, object] = {
         "--broker": broker,
         "--http": http,
+        "--serial": serial,
         "--gpio": gpio and gpio.value,
         "--config": config,
         "--socket": socket,
@@ -113,5 +118,6 @@ def command(
 def agent_arguments(folders: list[Path], watch: bool, options: dict[str, object]) -> list[str]:
     """The agent's command line. `--option=value` throughout: a folder may be called `-x`."""
     functions = [f"--function={folder}" for folder in folders]
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    several = [(name, value if isinstance(value, list) else [value]) for name, value in options.items() if value is not None]
+    given = [f"{name}={value}" for name, values in several for value in values]
     return [*functions, *given, *(["--watch"] if watch else [])]
