@@ -24,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", blocks("manifest.md", "toml"))
+@pytest.mark.parametrize("text", blocks("manifest.md", "toml") + blocks("limits.md", "toml"))
 def test_manifests_in_the_docs_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "function.toml").write_text(text)
     for module in ("main", "store"):
