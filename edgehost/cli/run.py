@@ -86,7 +86,7 @@ def command(
     ] = None,
     serial: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]PORT", help="What a serial port's name means; without a name, `default`. Repeat it for more."),
+        typer.Option(metavar="[NAME=]PORT", help="What a serial port's name means; without a name, `default`."),
     ] = None,
     gpio: Annotated[GpioDriver | None, typer.Option(help="sim: simulated pins, moved with `edgehost gpio`.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Reload a function when one of its files changes.")] = False,
