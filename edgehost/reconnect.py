@@ -44,7 +44,9 @@ class Reconnect:
             except TriggerError as error:
                 reason = str(error)
             self._away(reason)
+            # Not wait_for: before Python 3.12 it swallows a cancel that comes in the turn of the nudge.
+            later = asyncio.get_running_loop().call_later(self._backoff.next(), self._nudged.set)
             try:
-                await asyncio.wait_for(self._nudged.wait(), self._backoff.next())
-            except asyncio.TimeoutError:
-                pass
+                await self._nudged.wait()
+            finally:
+                later.cancel()

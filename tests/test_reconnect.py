@@ -45,3 +45,21 @@ async def test_a_nudge_ends_the_wait() -> None:
     reconnect.nudge()
     await asyncio.wait_for(tried.get(), 1)
     running.cancel()
+
+
+async def test_a_cancel_in_the_turn_of_a_nudge_ends_it() -> None:
+    tried = asyncio.Event()
+
+    async def connect(settled: Callable[[], None]) -> None:
+        tried.set()
+        raise TriggerError("away")
+
+    reconnect = Reconnect(connect, lambda reason: None, first_s=60.0, most_s=60.0)
+    running = asyncio.create_task(reconnect.run())
+    await tried.wait()
+    await asyncio.sleep(0.01)
+    reconnect.nudge()
+    await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    assert done
