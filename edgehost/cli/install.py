@@ -40,7 +40,7 @@ def command(
     root = root.resolve()
     owner: Owner = "package" if packaged else "person"
     if not dry_run:
-        check_able(root)
+        check_able(root, start)
     device = look_at_device(root, _profile(root, profile), watchdog, small_journal)
     files = wanted(owner, program_for(root), device)
     steps = to_install(files, look(root, files, owner), str(root), start)

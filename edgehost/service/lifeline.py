@@ -46,7 +46,8 @@ class Lifeline:
     def begin(self) -> None:
         """The agent starts: looks begin."""
         if self._supervised:
-            self._look()
+            self._notifier.send(extend_timeout(_GOES_ON_S), status("is starting"))
+            self._next = asyncio.get_running_loop().call_later(self._every_s, self._look)
 
     def ready(self, note: str = "") -> None:
         """Every function was started, or is known not to start; or the configuration has been read again. `note` is said with

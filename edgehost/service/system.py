@@ -26,13 +26,19 @@ _ADVICE = (
 )
 
 
-def check_able(root: Path) -> None:
-    """Raise InstallError if this process cannot do it at all: not root, no systemd."""
+def runs_here(root: Path) -> bool:
+    """Whether the system below `root` is this one, and systemd runs it."""
+    return root == Path("/") and Path("/run/systemd/system").is_dir()
+
+
+def check_able(root: Path, start: bool = False) -> None:
+    """Raise InstallError if this process cannot do it at all: not root, no systemd (or none that runs, and it is to `start`)."""
     if os.geteuid() != 0:
         raise InstallError(f"this changes the system: run it as root, sudo {_program()} {' '.join(sys.argv[1:])}")
-    if shutil.which("systemctl") is None or (root == Path("/") and not Path("/run/systemd/system").is_dir()):
+    if shutil.which("systemctl") is None or (start and root == Path("/") and not runs_here(root)):
         raise InstallError(
-            f"systemd does not run here; have this system's own service manager run `{_program()} agent --config {CONFIG}`"
+            f"systemd does not run here: have this system's own service manager run `{_program()} agent --config {CONFIG}`, or, if "
+            f"systemd will run it later (a container's or an image's root folder), give --no-start"
         )
 
 
@@ -80,7 +86,7 @@ def look_at_device(root: Path, profile: Profile | None, watchdog: bool, small_jo
 
 def look(root: Path, files: Sequence[File], owner: Owner) -> Facts:
     """How it is now."""
-    live = root == Path("/")
+    live = runs_here(root)
     paths = {*(file.path for file in files), *removable(owner), CONFIG}
     there = {path: below(root, path) for path in paths}
     users, groups = _text(root / "etc/passwd"), _text(root / "etc/group")

@@ -75,7 +75,8 @@ def test_without_root_it_says_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_without_systemd_it_says_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(InstallError, match="systemd does not run here"):
-        check_able(Path("/"))
+        check_able(Path("/"), start=True)
+    check_able(Path("/"), start=False)
 
 
 def test_a_program_that_the_service_cannot_see_is_refused(tmp_path: Path) -> None:

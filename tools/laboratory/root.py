@@ -37,7 +37,7 @@ ENVIRONMENT = "/opt/lab"
 """The virtual environment inside of a lab machine."""
 SOURCES = "/srv/edgehost"
 """The checkout's tests, and what they read, inside of a lab machine."""
-CARRIED = ("pyproject.toml", "tests", "examples", "device_profiles", "systemd", "docs", "README.md")
+CARRIED = ("pyproject.toml", "tests", "examples", "device_profiles", "systemd", "docs", "dist", "README.md")
 AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
 
 
