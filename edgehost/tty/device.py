@@ -127,11 +127,13 @@ def _refusal(path: str, error: Exception) -> TriggerError:
 
 
 def _owner(path: str) -> str:
-    """Which group may open it, and how to get into it."""
+    """Which group may open it and how to get into it, or that none may."""
     try:
-        group = Path(path).group()
-    except (OSError, KeyError):
-        group = "dialout"
+        group, groups_may = Path(path).group(), Path(path).stat().st_mode & stat.S_IWGRP
+    except (OSError, KeyError, NotImplementedError):  # unplugged meanwhile; a group without a name; a system without groups
+        group, groups_may = "dialout", stat.S_IWGRP
+    if group == "root" or not groups_may:
+        return "only its owner may open it; give it to the group dialout with a udev rule"
     return f"add the user edgehost runs as to the group {group}: sudo usermod -aG {group} USER, then start it again"
 
 

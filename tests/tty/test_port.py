@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import termios
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,8 @@ import pytest
 from edgehost.config import Config, SerialPort
 from edgehost.errors import TriggerError
 from edgehost.tty import Port, Ports
+from edgehost.tty.device import Device
+from edgehost.tty.line import agreed
 from edgehost.tty.outbox import MOST_BYTES
 from tests.tty.conftest import Listener, Plug
 
@@ -147,6 +150,34 @@ async def test_what_is_no_serial_port_is_left_alone(join: Join, tmp_path: Path) 
         await join(listener).tried.wait()
         assert listener.state == "failed", path
         assert text in listener.told[-1][1]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a device away")
+@pytest.mark.parametrize(
+    ("group", "mode", "advice"),
+    [("dialout", 0o660, "sudo usermod -aG dialout USER"), ("root", 0o660, "a udev rule"), ("dialout", 0o600, "a udev rule")],
+)
+def test_a_port_that_may_not_be_opened_says_what_to_do(plug: Plug, group: str, mode: int, advice: str) -> None:
+    path = str(plug.path.resolve())
+    shutil.chown(path, 0, group)
+    Path(path).chmod(mode)
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:  # a process of another user
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            Device(path, agreed(path, []))
+        except TriggerError as error:
+            os.write(tell, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(tell)
+    text = os.read(told, 4096).decode()
+    os.close(told)
+    assert "no permission" in text and advice in text
 
 
 async def test_frames_are_written_whole_and_in_order_to_a_slow_reader(plug: Plug, join: Join, until: Until) -> None:
