@@ -104,7 +104,9 @@ def test_the_end_of_a_stream_ends_what_only_it_can_end(framing: Framing, data: b
     assert codec.feed(data[:0]) == []
 
 
-@pytest.mark.parametrize("framing", [Line(), Delimiter("", ";"), Delimiter("<", ">"), Delimiter("<"), Idle(), Slip(), Cobs(), Nmea()])
+@pytest.mark.parametrize(
+    "framing", [Line(), Delimiter("", ";"), Delimiter("<", ">"), Delimiter("<"), Idle(), Slip(), Cobs(), Nmea()]
+)
 def test_a_stream_that_broke_off_leaves_nothing_behind(framing: Framing) -> None:
     codec = make_codec(framing)
     begun = b"$<begun"
