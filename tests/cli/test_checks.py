@@ -11,6 +11,7 @@ import pytest
 
 from edgehost.cli import checks, kernel_probe
 from edgehost.config import Broker
+from edgehost.engine import landlock
 from edgehost.profile import load, recognise
 from edgehost.profile.here import look
 
@@ -90,7 +91,7 @@ def test_without_the_http_extra_http_is_a_warning():
     ("files", "state", "found", "advice"),
     [
         ({"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n"}, "ok", "v2 with cpuset, cpu, io, memory, pids", ""),
-        ({"sys/fs/cgroup/cgroup.controllers": "cpu io\n"}, "warn", "v2 without the memory controller (has cpu, io)", "by rlimit"),
+        ({"sys/fs/cgroup/cgroup.controllers": "cpu io\n"}, "warn", "v2 without the memory controller (has cpu, io)", "watched"),
         (
             {"sys/fs/cgroup/cgroup.controllers": "cpu\n", "proc/cmdline": PI_COMMAND_LINE},
             "warn",
@@ -101,12 +102,12 @@ def test_without_the_http_extra_http_is_a_warning():
             {"sys/fs/cgroup/cgroup.controllers": "cpu\n", "proc/cmdline": PI_COMMAND_LINE + " cgroup_enable=memory"},
             "warn",
             "v2 without the memory controller (has cpu)",
-            "by rlimit",
+            "watched",
         ),
-        ({"sys/fs/cgroup/cgroup.controllers": "\n"}, "warn", "v2 without the memory controller (has none)", "by rlimit"),
+        ({"sys/fs/cgroup/cgroup.controllers": "\n"}, "warn", "v2 without the memory controller (has none)", "watched"),
         ({"proc/cgroups": V1.format(1)}, "ok", "v1 with cpu, memory", ""),
-        ({"proc/cgroups": V1.format(0)}, "warn", "v1 without the memory controller (has cpu)", "by rlimit"),
-        ({}, "warn", "none", "by rlimit"),
+        ({"proc/cgroups": V1.format(0)}, "warn", "v1 without the memory controller (has cpu)", "watched"),
+        ({}, "warn", "none", "watched"),
     ],
 )
 def test_cgroups(root, files, state, found, advice):
@@ -225,6 +226,29 @@ def test_kernel(features, state):
     assert checks.kernel("6.1", *features).state == state
 
 
+@pytest.mark.parametrize(
+    ("why_not", "state", "found"),
+    [("", "ok", "memory, processes and cpu by cgroup"), ("no cgroup v2", "warn", "cpu is not enforced for an agent started here")],
+)
+def test_limits(why_not, state, found):
+    finding = checks.limits(why_not)
+    assert finding.state == state and found in finding.found
+    assert why_not in finding.found
+
+
+@pytest.mark.parametrize(
+    ("abi", "state", "found"),
+    [
+        (7, "ok", "Landlock 7 keeps files, devices, signals, TCP ports"),
+        (2, "ok", "Landlock 2 keeps files; not TCP ports, devices, signals: that needs a newer kernel"),
+        (0, "warn", "functions are not kept from each other's files: this kernel has no Landlock"),
+    ],
+)
+def test_sandbox(abi, state, found):
+    finding = checks.sandbox(abi)
+    assert (finding.state, finding.found) == (state, found)
+
+
 def test_configuration():
     assert checks.configuration("/e.toml", ()).state == "ok"
     assert checks.configuration("/e.toml", ("a", "b")).found == "a; b"
@@ -232,7 +256,7 @@ def test_configuration():
 
 def test_this_kernel_answers_every_question():
     assert kernel_probe.has_memfd() and kernel_probe.has_pidfd()
-    assert kernel_probe.landlock_version() in range(100)
+    assert landlock.version() in range(100)
     assert kernel_probe.clock_synchronised() in (True, False, None)
 
 

@@ -21,7 +21,7 @@ WRONG = {
     "a negative time-out": ("timeout_s = -1", ("function.toml", "timeout_s", "-1")),
     "an unknown policy": ('[queue]\npolicy = "newest"', ("function.toml", "policy", "newest", "drop_newest")),
     "an unknown runtime": ('runtime = "cobol"', ("cobol", "python")),
-    "an unknown trigger": ('[triggers.x]\nkind = "pigeon"', ("pigeon", "mqtt")),
+    "an unknown trigger": ('[triggers.x]\nkind = "pigeon"', ("pigeon", "there is no trigger")),
     "a trigger without a kind": ("[triggers.x]\nevery = '1s'", ("function.toml", "triggers.x", "kind")),
     "a QoS that is none": ('[triggers.x]\nkind = "mqtt"\ntopics = ["a"]\nqos = 3', ("function.toml", "triggers.x", "qos", "3")),
     "an unknown output": ('[outputs.x]\nkind = "fax"', ("fax", "mqtt")),
