@@ -9,7 +9,7 @@ import asyncio
 from pathlib import Path
 
 from edgehost.config import Config
-from edgehost.inotify import CREATE, DELETE, MOVED_TO, Inotify
+from edgehost.inotify import CREATE, IGNORED, MOVED_TO, Inotify
 from edgehost.tty.identity import Identity, identify
 from edgehost.tty.port import Port, User
 
@@ -65,20 +65,24 @@ class Ports:
         return plug
 
     def _watch(self, folder: str) -> None:
+        """Hear what appears in a folder; in the one above it while it is not there, as /dev/serial/by-id without a port."""
         if self._plug is None:
             return
         try:
-            self._folders[folder] = self._plug.watch(folder, CREATE | MOVED_TO | DELETE | _ATTRIB)
+            self._folders[folder] = self._plug.watch(folder, CREATE | MOVED_TO | _ATTRIB)
+        except FileNotFoundError:
+            self._watch(str(Path(folder).parent))
         except OSError:
-            if folder != "/dev":  # /dev/serial/by-id is there only while a port is
-                self._watch("/dev")
+            pass  # not ours to watch, or no watches left: the port is found again by trying
 
     def _look(self) -> None:
         assert self._plug is not None
-        names = {(notice.watch, notice.name) for notice in self._plug.read()}
+        notices = self._plug.read()
+        gone = {notice.watch for notice in notices if notice.what & IGNORED}
+        self._folders = {folder: watch for folder, watch in self._folders.items() if watch not in gone}
         for port in list(self._ports.values()):
-            folder = self._folders.get(port.identity.folder)
-            if folder is None:
+            watch = self._folders.get(port.identity.folder)
+            if watch is None:
                 self._watch(port.identity.folder)
-            if any(watch != folder or port.identity.may_be(name) for watch, name in names):
+            if any(notice.watch != watch or port.identity.may_be(notice.name) for notice in notices):
                 port.nudge()

@@ -76,6 +76,25 @@ async def test_a_port_that_appears_is_opened_at_once(plug: Plug, join: Join, unt
     assert asyncio.get_running_loop().time() - since < 1.0
 
 
+async def test_a_folder_that_comes_with_the_port_is_heard_of_too(plug: Plug, join: Join, until: Until, tmp_path: Path) -> None:
+    """/dev/serial/by-id is there only while a port is."""
+    by_id = tmp_path / "serial" / "by-id"
+    listener = Listener(port=str(by_id / "usb-A"))
+    port = join(listener)
+    for _ in range(2):
+        await until(lambda: port._reconnect._backoff.failures > 3)
+        by_id.mkdir(parents=True)
+        since = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.02)
+        (by_id / "usb-A").symlink_to(plug.path)
+        await until(lambda: listener.state == "running")
+        assert asyncio.get_running_loop().time() - since < 1.0
+        plug.pull()
+        shutil.rmtree(tmp_path / "serial")
+        await until(lambda: listener.state == "degraded")
+        plug.plug_in()
+
+
 async def test_several_users_hear_the_same_and_the_last_one_closes(plug: Plug, join: Join, until: Until) -> None:
     config = Config(serial={"gps": SerialPort(str(plug.path))})
     first, second = Listener(port=str(plug.path), baud=4800), Listener(port="gps")
