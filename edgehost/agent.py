@@ -166,9 +166,11 @@ class Agent:
             return done
 
     async def _renew(self) -> Reloaded:
+        before = self.config.log
         self.config, restart = merged(self.config, self._read_config())
         self.nursery.cells.keep_private(private_files(self.config))
-        set_up(self.config.log)
+        if self.config.log != before:
+            set_up(self.config.log)
         done = await self._roster.change(self.config.functions)
         if self._options.watch:
             self._roster.watch()
