@@ -56,7 +56,7 @@ def nspawn_test(arguments: list[str]) -> int:
 
 def vm_test(machine: str, arguments: list[str]) -> int:
     """tests/lab/vm, run on this host: they start machines and drive them."""
-    command = [sys.executable, "-m", "pytest", "tests/lab/vm", *arguments]
+    command = [sys.executable, "-m", "pytest", "--timeout=600", "tests/lab/vm", *arguments]
     with phase(f"{machine} test"):
         return subprocess.run(command, cwd=PROJECT, env={**os.environ, "EDGEHOST_LAB": machine}, check=False).returncode
 

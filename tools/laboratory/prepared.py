@@ -34,12 +34,12 @@ class Prepared:
         call("cp", "--sparse=always", "--reflink=auto", self.booted / machine.disk.name, machine.disk)
         return machine
 
-    def with_layer(self, layer: Path, folder: Path) -> Prepared:
-        """The same with the files of a layer put on its disk; its snapshot is kept in `folder`."""
+    def with_layer(self, layer: Path, folder: Path, command: str = "") -> Prepared:
+        """The same with the files of a layer on its disk, and a command run there; its snapshot is kept in `folder`."""
         with self.machine(folder) as machine:
             machine.start(SNAPSHOT)
             machine.put(layer)
-            machine.run("sync")
+            machine.run(f"{command}\nsync")
             machine.snapshot(SNAPSHOT)
         return replace(self, booted=folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,50 +15,75 @@ if TYPE_CHECKING:
     from tools.laboratory.machine import Machine
     from tools.laboratory.prepared import Prepared
 
-UNIT = """\
-[Service]
-Type=notify
-NotifyAccess=main
-WatchdogSec=20
-Delegate=yes
-Restart=always
-RestartSec=200ms
-RuntimeDirectory=edgehost
-StateDirectory=edgehost
-ExecStart=/opt/lab/bin/edgehost agent --config /etc/edgehost/edgehost.toml
+OUT = "/var/lib/edgehost/out"
+INSTALL = "edgehost install --no-start --no-hardware-watchdog --no-small-journal"
+# One process for all questions: under emulation it takes seconds to start Python.
+ASKED = """
+import sys, msgspec
+from edgehost.control.client import Client
+from edgehost.errors import EdgehostError
+
+for line in sys.stdin:
+    try:
+        with Client.connect(timeout_s=60.0) as client:
+            print(msgspec.json.encode(client.functions()).decode(), flush=True)
+    except EdgehostError as error:
+        print(msgspec.json.encode([{"name": "agent", "state": str(error)}]).decode(), flush=True)
 """
 
 
 class Agent:
-    """edgehost as a service of the machine. Each function has its files in /srv/functions/NAME, and may write to /srv/out."""
+    """edgehost as the service its own command installs. Functions have their files in /srv/functions, and may write to OUT."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self._asked: subprocess.Popen[bytes] | None = None
 
-    def start(self, functions: dict[str, dict[str, str]], config: str = "", unit: str = UNIT) -> None:
-        """Install these functions (name: file name: text) and this configuration, and start the service."""
+    def install(self, functions: dict[str, dict[str, str]]) -> None:
+        """Put functions (name: file name: text) where the service finds them, and nothing else."""
         for name, files in functions.items():
             for file, text in files.items():
                 self.machine.write(f"/srv/functions/{name}/{file}", text)
         folders = ", ".join(f'"/srv/functions/{name}"' for name in functions)
-        self.machine.write("/etc/edgehost/edgehost.toml", f"[agent]\nfunctions = [{folders}]\n{config}")
-        self.machine.write("/etc/systemd/system/edgehost.service", unit)
-        self.machine.run("mkdir -p /srv/out && systemctl daemon-reload && systemctl start edgehost")
+        self.machine.write("/etc/edgehost/edgehost.toml", f"[agent]\nfunctions = [{folders}]\n")
+        self.machine.run(f"install --directory --owner=edgehost {OUT}")
+
+    def start(self, functions: dict[str, dict[str, str]]) -> None:
+        """Install these functions, start the service, and wait until they are ready."""
+        self.install(functions)
+        self.machine.run("systemctl start edgehost")
         status = self.until(lambda status: all(each["state"] in ("ready", "failed") for each in status.values()))
         failed = {name: each["last_error"] for name, each in status.items() if each["state"] == "failed"}
         assert not failed, f"{failed}\n{self.log()}"
 
-    def status(self) -> dict[str, Any]:
-        """What `edgehost functions --json` says, by the function's name."""
-        said = self.machine.run("edgehost functions --json")
-        return {each["name"]: each for each in msgspec.json.decode(said)["functions"]}
+    def stop(self) -> None:
+        """Stop the service; nothing of its functions stays."""
+        self.hang_up()
+        self.machine.run(f"systemctl stop edgehost; rm -rf /srv/functions {OUT} /var/lib/edgehost/file /var/lib/edgehost/poll")
 
-    def until(self, holds: Callable[[dict[str, Any]], bool], within_s: float = 60.0) -> dict[str, Any]:
-        """The first status of which `holds` is true."""
+    def hang_up(self) -> None:
+        """End the process that asks, before a power cut for one."""
+        if self._asked is not None:
+            self._asked.kill()
+            self._asked.communicate()
+            self._asked = None
+
+    def status(self) -> dict[str, Any]:
+        """What `edgehost functions --json` says, by the function's name; where no agent answers, why, as the state of `agent`."""
+        if self._asked is None:
+            self.machine.write("/run/asked.py", ASKED)
+            self._asked = self.machine.begin("/opt/lab/bin/python /run/asked.py")
+        assert self._asked.stdin is not None and self._asked.stdout is not None
+        self._asked.stdin.write(b"\n")
+        self._asked.stdin.flush()
+        return {each["name"]: each for each in msgspec.json.decode(self._asked.stdout.readline())}
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], within_s: float = 120.0) -> dict[str, Any]:
+        """The first status of an agent that answers of which `holds` is true."""
         deadline = time.monotonic() + within_s
-        while not holds(status := self.status()):
+        while "agent" in (status := self.status()) or not holds(status):
             assert time.monotonic() < deadline, f"{status}\n{self.log()}"
-            time.sleep(0.5)
+            time.sleep(0.2)
         return status
 
     def trigger(self, function: str, name: str, status: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -67,11 +93,11 @@ class Agent:
         return found
 
     def out(self, name: str) -> str:
-        """What a function wrote to /srv/out/NAME."""
-        return self.machine.run(f"cat /srv/out/{name}")
+        """What a function wrote to OUT/NAME."""
+        return self.machine.run(f"cat {OUT}/{name}")
 
     def log(self) -> str:
-        """The service's journal."""
+        """The end of the service's journal."""
         return self.machine.run("journalctl --unit=edgehost --no-pager --output=cat | tail -60", check=False)
 
 
@@ -89,7 +115,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     with checkout(cache) as layer:
         made = prepared(cache, kind)
         with phase("checkout installed"):
-            installed = made.with_layer(layer, tmp_path_factory.mktemp("installed"))
+            installed = made.with_layer(layer, tmp_path_factory.mktemp("installed"), INSTALL)
     yield installed
 
 
@@ -105,6 +131,7 @@ def machine(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def agent(machine: Machine) -> Iterator[Agent]:
-    """`agent.start(...)`; it is stopped after the test, and nothing of its functions stays."""
-    yield Agent(machine)
-    machine.run("systemctl stop edgehost; rm -rf /srv/functions /srv/out /var/lib/edgehost", check=False)
+    """`agent.start(...)`; it is stopped after the test."""
+    made = Agent(machine)
+    yield made
+    made.stop()

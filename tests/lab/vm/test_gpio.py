@@ -17,12 +17,12 @@ handler = "main:handler"
 kind = "gpio"
 lines = ["PULSES"]
 [sandbox]
-write = ["/srv/out"]
+write = ["/var/lib/edgehost/out"]
 """
 HANDLER = """\
 import time
 
-out = open("/srv/out/edges", "a", buffering=1)
+out = open("/var/lib/edgehost/out/edges", "a", buffering=1)
 
 def handler(context, event):
     out.write(f"{event.body['seqno']} {event.body['value']} {time.monotonic_ns() - event.body['monotonic_ns']}\\n")
@@ -59,7 +59,7 @@ def test_a_thousand_edges_reach_the_handler_in_order(machine: Machine, agent: An
     machine.run(CHIP)
     agent.start({"pulses": {"function.toml": MANIFEST, "main.py": HANDLER}})
     machine.run("python3 -", given=PULLS.encode())
-    machine.until(f"[ $(wc -l </srv/out/edges) -ge {EDGES} ]", 10)
+    machine.until(f"[ $(wc -l </var/lib/edgehost/out/edges) -ge {EDGES} ]", 10)
     seen = [tuple(map(int, line.split())) for line in agent.out("edges").splitlines()]
     took_ms = [took / 1e6 for _, _, took in seen]
     p99 = statistics.quantiles(took_ms, n=100)[98]
