@@ -178,12 +178,9 @@ class Agent:
             log.warning("%s has changed: in force when the agent is started again", place)
         return replace(done, restart=restart)
 
-    def hang_up(self) -> None:
-        """SIGHUP: the terminal this was started from is gone, or, where there was none, a reload is wanted (daemon(7))."""
-        if _has_terminal():
-            self.stop()
-        else:
-            self._loop.create_task(self.reload()).add_done_callback(_told_already)
+    def reload_unasked(self) -> None:
+        """As `reload`, where nobody waits for the answer."""
+        self._loop.create_task(self.reload()).add_done_callback(_told_already)
 
     async def _end(self) -> None:
         """Sources first, then functions, then what they shared; nothing is left, whatever fails on the way."""
@@ -251,7 +248,7 @@ class Agent:
 
 
 def _has_terminal() -> bool:
-    """True if this process has a controlling terminal, whose end it would hear of by SIGHUP."""
+    """True if this process has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -334,7 +331,8 @@ async def _run(config: Config, options: Options, argv: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, agent.hang_up)
+    # A terminal that goes away says so by SIGHUP; where there is none, SIGHUP asks for a reload (daemon(7)).
+    loop.add_signal_handler(signal.SIGHUP, agent.stop if _has_terminal() else agent.reload_unasked)
     await agent.run()
 
 

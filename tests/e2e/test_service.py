@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -195,3 +199,21 @@ def test_what_is_mended_runs_after_a_reload(manager, agent, functions):
     (functions / "new" / "function.toml").write_text('name = "fresh"\nhandler = "main:handler"\n')
     assert reload_by_signal(one, manager) == "2 of 2 functions run"
     assert one.invoke("fresh").body == b"new"
+
+
+def test_a_terminal_that_goes_away_ends_the_agent_in_order(bundle, tmp_path, whole_again):
+    leader, terminal = os.openpty()
+    command = [sys.executable, "-m", "edgehost.agent", f"--function={bundle('echo')}", f"--socket={tmp_path / 's'}"]
+
+    def take() -> None:
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=terminal, stdout=log, stderr=log, start_new_session=True, preexec_fn=take)
+    os.close(terminal)
+    deadline = time.monotonic() + PATIENCE_S
+    while "is ready" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.close(leader)
+    assert process.wait(PATIENCE_S) == 0
+    assert "is stopping" in (tmp_path / "log").read_text()
