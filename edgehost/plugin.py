@@ -136,6 +136,10 @@ class Runtime(Protocol):
         """Raise ManifestError for what can be seen wrong without starting a worker (no model file, no colon in handler)."""
 
     @staticmethod
+    def devices(settings: Any, providers: Sequence[str]) -> Sequence[str]:
+        """The device files its workers need, as patterns that `[sandbox]` then need not name; `providers` are the board's."""
+
+    @staticmethod
     def load(spec: Any, link: Any) -> Any:
         """In the worker, after the fork: load the code (edgehost.engine.spec.WorkerSpec, edgehost.sdk.link.Link) and return an
         edgehost.sdk.program.Program. Whatever it raises is a start failure, reported with its message."""

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,10 @@ class PythonRuntime:
             return
         if find_module(folder, top) or importlib.util.find_spec(top) is None:
             raise ManifestError(f"{manifest_key(folder)}: {no_such_module(folder, module)}")
+
+    @staticmethod
+    def devices(settings: Any, providers: Sequence[str]) -> Sequence[str]:
+        return ()
 
     @staticmethod
     def load(spec: WorkerSpec, link: Link) -> Program:

@@ -105,7 +105,8 @@ class Cells:
 
     def _rules(self, spec: WorkerSpec, temp: Path) -> tuple[policy.Rule, ...]:
         self._system = self._system or policy.system_rules(policy.python_places(), self._private)
-        return (*self._system, *policy.own_rules(spec.sandbox, Path(spec.folder), temp, self._private))
+        own = policy.own_rules(spec.sandbox, Path(spec.folder), temp, spec.devices, self._private)
+        return (*self._system, *own)
 
     def _undo(self, cell: Cell) -> None:
         self._temp.remove(Path(cell.spec.bounds.temp))

@@ -36,12 +36,12 @@ def system_rules(python: Iterable[Path], private: frozenset[Path]) -> tuple[Rule
     return _sorted(_outermost(_opened(wanted, private)))
 
 
-def own_rules(sandbox: Sandbox, folder: Path, temp: Path, private: frozenset[Path]) -> tuple[Rule, ...]:
-    """What the workers of one function may see beside that, as far as it is there now."""
+def own_rules(sandbox: Sandbox, folder: Path, temp: Path, devices: Iterable[str], private: frozenset[Path]) -> tuple[Rule, ...]:
+    """What the workers of one function may see beside that, as far as it is there now; `devices` are those of its runtime."""
     wanted = [(folder, landlock.RUN), (temp, landlock.WRITE)]
     wanted += [(folder / path, landlock.RUN) for path in sandbox.read]
     wanted += [(folder / path, landlock.WRITE) for path in sandbox.write]
-    wanted += [(path, landlock.DEVICE) for pattern in sandbox.devices for path in matches(pattern)]
+    wanted += [(path, landlock.DEVICE) for pattern in (*sandbox.devices, *devices) for path in matches(pattern)]
     return _sorted(_opened(wanted, private))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from edgehost import plugin
 from edgehost.event import Origin
 from edgehost.manifest.model import Limits, Manifest, Sandbox
 
@@ -55,10 +56,13 @@ class WorkerSpec(Struct, frozen=True, array_like=True):
     providers: tuple[str, ...] = ()
     """What runs models on this board, in the order to try, for a runtime whose function leaves that to the board."""
     settings: Raw | Any = None
+    devices: tuple[str, ...] = ()
+    """Patterns of device files that its runtime needs, beside those of `sandbox`."""
 
 
 def worker_spec(manifest: Manifest, providers: tuple[str, ...] = ()) -> WorkerSpec:
     """What the workers of this manifest are told; `providers` as in WorkerSpec."""
+    runtime = plugin.load("runtime", manifest.runtime)
     return WorkerSpec(
         function=manifest.name,
         version=manifest.version,
@@ -80,5 +84,6 @@ def worker_spec(manifest: Manifest, providers: tuple[str, ...] = ()) -> WorkerSp
         sandbox=manifest.sandbox,
         secrets=manifest.secrets,
         providers=providers,
+        devices=tuple(runtime.devices(manifest.options, providers)),
         settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,7 @@ from edgehost.runtimes.onnx.settings import Settings
 if TYPE_CHECKING:
     from edgehost.runtimes.onnx.model import Model
 
+_NVIDIA = ("/dev/nvidia*", "/dev/nvhost*", "/dev/nvmap", "/dev/nvgpu", "/dev/nvsciipc", "/dev/dri")
 _STATE_KEY = re.compile(r"(|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)")
 
 
@@ -56,6 +57,12 @@ class OnnxRuntime:
         if isinstance(settings.output.labels, str):
             _check_file(folder, "output.labels", settings.output.labels)
         _check_keys(settings)
+
+    @staticmethod
+    def devices(settings: Any, providers: Sequence[str]) -> Sequence[str]:
+        """NVIDIA's, on a card or a Jetson, where one of its providers may be used."""
+        asked = providers if settings.providers == "auto" else settings.providers
+        return _NVIDIA if any(name.startswith(("CUDA", "Tensorrt", "NvTensorRt")) for name in asked) else ()
 
     @staticmethod
     def load(spec: Any, link: Any) -> Any:

@@ -228,7 +228,7 @@ def test_kernel(features, state):
 
 @pytest.mark.parametrize(
     ("why_not", "state", "found"),
-    [("", "ok", "memory, processes and cpu by cgroup"), ("no cgroup v2", "warn", "cpu is not enforced for an agent started here")],
+    [("", "ok", "memory, processes and cpu by cgroup"), ("no cgroup v2", "warn", "cpu is not enforced for an agent started")],
 )
 def test_limits(why_not, state, found):
     finding = checks.limits(why_not)
