@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import termios
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,20 @@ class Device:
         except BlockingIOError:
             return 0
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has taken and the line has not. A device that is gone has none."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
     def close(self) -> None:
         """Close at once: what the line has not taken by now is dropped, for close(2) would wait up to 30 s for it."""
         try:
-            termios.tcflush(self.descriptor, termios.TCOFLUSH)
+            # Never without need: on a pseudo-terminal a flush takes back what the other side is about to read.
+            if self.unsent:
+                termios.tcflush(self.descriptor, termios.TCOFLUSH)
             fcntl.ioctl(self.descriptor, termios.TIOCNXCL)
         except (OSError, termios.error):
             pass  # it is gone already

@@ -32,6 +32,7 @@ _BUSY_S = 0.0025
 _BUSY_READS = 3
 """So many reads, each within _BUSY_S of the one before, are a busy line."""
 _LINGER_S = 2.0
+_SENT_S = 0.01
 _RETRY_S = 2.0
 
 T = TypeVar("T")
@@ -51,6 +52,10 @@ class User(Protocol):
 
     def port_is(self, state: State, message: str) -> None:
         """The port has come (`running`), is away (`degraded`), or will not come until a person acts (`failed`)."""
+
+
+class _ChangeError(TriggerError):
+    """Why a port that works is opened anew."""
 
 
 class Port:
@@ -93,7 +98,7 @@ class Port:
             self._running = self._loop.create_task(self._reconnect.run(), name=f"tty {self.identity.spec}")
         elif line != self._line:
             self._line = line
-            self._lose("its settings change")
+            self._lose(_ChangeError("its settings change"))
             self._reconnect.nudge()
         elif self.tried.is_set():
             user.port_is(self.state, self.message)
@@ -105,10 +110,7 @@ class Port:
         self._users.remove(user)
         if self._users or self._running is None:
             return
-        try:
-            await asyncio.wait_for(self._outbox.empty(), _LINGER_S)
-        except asyncio.TimeoutError:
-            log.warning("%s: closed with bytes unwritten: the other side takes none", self.path)
+        await self._sent()
         if not self._users:  # nobody came while we waited
             await self.close()
 
@@ -158,8 +160,24 @@ class Port:
         self._tell("running", "")
         try:
             await self._lost
+        except _ChangeError:
+            await self._sent()
+            raise
         finally:
             self._let_go(device)
+
+    async def _sent(self) -> None:
+        """Return when the line has taken all that was written before, or takes none: a UART's kernel buffer outlasts our write."""
+        until = self._loop.time() + _LINGER_S
+        try:
+            await asyncio.wait_for(self._outbox.empty(), _LINGER_S)
+        except asyncio.TimeoutError:
+            pass  # said below
+        # The kernel tells nobody when the last byte has left, but how many have not.
+        while (unsent := self._device.unsent if self._device is not None else 0) and self._loop.time() < until:
+            await asyncio.sleep(_SENT_S)
+        if unsent or self._outbox:
+            log.warning("%s: closed with bytes unwritten: the other side takes none", self.path)
 
     def _opened(self) -> Device:
         try:
@@ -192,9 +210,9 @@ class Port:
         for user in list(self._users):
             user.port_is(state, message)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, why: TriggerError) -> None:
         if self._lost is not None and not self._lost.done():
-            self._lost.set_exception(TriggerError(reason))
+            self._lost.set_exception(why)
 
     def _readable(self) -> None:
         """The loop's callback. Decides whether the next read waits for it, or comes at the pace."""
@@ -242,7 +260,7 @@ class Port:
         try:
             return act()
         except OSError as error:
-            self._lose(f"{self.path} is gone ({error.strerror})")
+            self._lose(TriggerError(f"{self.path} is gone ({error.strerror})"))
             return None
 
 

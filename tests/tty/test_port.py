@@ -275,3 +275,48 @@ async def test_closing_does_not_wait_for_a_reader_that_takes_nothing(plug: Plug,
     await asyncio.wait_for(ports.close(), 5)
     with pytest.raises(TriggerError):
         await written
+
+
+async def test_the_last_frame_before_closing_arrives(plug: Plug, ports: Ports, until: Until) -> None:
+    """A flush at the end would take back what the kernel has not handed on yet, now and then: so a hundred times."""
+    for number in range(100):
+        listener = Listener(port=str(plug.path))
+        port = ports.use(listener, Config())
+        await port.tried.wait()
+        frame = b"last %d\n" % number
+        assert port.write(frame) is None
+        await port.leave(listener)
+        assert plug.got() == frame
+
+
+@pytest.mark.parametrize("how", ["leave", "other settings"])
+async def test_closing_waits_for_what_the_line_has_not_taken(
+    plug: Plug, join: Join, until: Until, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A UART's kernel buffer empties at the line's pace; a pseudo-terminal has none, so one is made up."""
+    unsent = [4096, 2000, 7]
+    closed_with: list[int] = []
+    listener = Listener(port=str(plug.path))
+    port = join(listener)
+    await port.tried.wait()
+    monkeypatch.setattr(Device, "unsent", property(lambda _: unsent.pop(0) if unsent else 0))
+    close = Device.close
+    monkeypatch.setattr(Device, "close", lambda device: (closed_with.append(len(unsent)), close(device)))
+    if how == "leave":
+        await port.leave(listener)
+    else:
+        join(Listener(port=str(plug.path), baud=115200))
+        await until(lambda: closed_with and listener.told[-1] == ("running", ""))
+    assert closed_with == [0]
+
+
+async def test_closing_waits_no_longer_than_the_line_takes_something(
+    plug: Plug, ports: Ports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgehost.tty.port._LINGER_S", 0.05)
+    monkeypatch.setattr(Device, "unsent", 9)
+    listener = Listener(port=str(plug.path))
+    port = ports.use(listener, Config())
+    await port.tried.wait()
+    await asyncio.wait_for(port.leave(listener), 5)
+    assert "closed with bytes unwritten" in caplog.text
