@@ -28,6 +28,8 @@ every = "100ms"
 body = "tock"
 [outputs.note]
 kind = "log"
+[sandbox]
+write = ["."]
 """
 MAIN = """
 import pathlib, time
