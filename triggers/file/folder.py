@@ -139,10 +139,11 @@ class Folder:
         self._watched.clear()
 
     async def _woken_within(self, seconds: float) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
         try:
-            await asyncio.wait_for(self._woken.wait(), max(0.0, seconds))
-        except asyncio.TimeoutError:
-            return
+            await self._woken.wait()
+        finally:
+            timer.cancel()
         self._woken.clear()
 
     def _watch(self, folder: str) -> None:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -160,17 +160,18 @@ class SocketTrigger:
 
     async def _reach(self) -> Connection:
         loop, address = asyncio.get_running_loop(), self._address
+        making: asyncio.Task[tuple[Any, Connection]] = asyncio.create_task(
+            loop.create_unix_connection(lambda: Connection(self), address.path)
+            if address.path
+            else loop.create_connection(lambda: Connection(self), address.host, address.port)
+        )
         try:
-            if address.path:
-                making = loop.create_unix_connection(lambda: Connection(self), address.path)
-                _, connection = await asyncio.wait_for(making, _CONNECT_S)
-            else:
-                made = loop.create_connection(lambda: Connection(self), address.host, address.port)
-                _, connection = await asyncio.wait_for(made, _CONNECT_S)
-        except asyncio.TimeoutError:
-            raise TriggerError(f"{address} does not answer within {_CONNECT_S:g} s; is it switched on, and reachable?") from None
+            await asyncio.wait({making}, timeout=_CONNECT_S)
+            if not making.done():
+                raise TriggerError(f"{address} does not answer within {_CONNECT_S:g} s; is it switched on, and reachable?")
+            return making.result()[1]
         except OSError as error:
-            raise TriggerError(
-                f"{address} cannot be reached: {error.strerror or error}; start the server or mend connect"
-            ) from None
-        return connection
+            why = error.strerror or str(error)
+            raise TriggerError(f"{address} cannot be reached: {why}; start the server or mend connect") from None
+        finally:
+            making.cancel()
