@@ -94,7 +94,7 @@ class Config(Struct, frozen=True):
     socket: Path | None = None
     """The local control socket; None: agent.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/edgehost, else /run/edgehost."""
     state: Path | None = None
-    """The folder for what must survive a restart; None: $STATE_DIRECTORY, else /var/lib/edgehost for root, the user's otherwise."""
+    """The folder for what must survive a restart; None: $STATE_DIRECTORY, else root's /var/lib/edgehost or the user's own."""
     brokers: dict[str, Broker] = {}
     serial: dict[str, SerialPort] = {}
     gpio: Gpio = Gpio()

@@ -3,8 +3,8 @@
     state      means
     away       the line is taken or its chip is not there; answers fail and are retried by the function's policy
     there      each answer's order is carried out before `send` returns
-    stopped    the line has its safe level, and is given back
-Who drives which line is decided in edgehost/gpio.
+    stopped    the line has its safe level and is given back; a PWM channel has its safe duty
+Who drives which line or channel is decided in edgehost/gpio.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from msgspec import Meta, Struct
 
 from edgehost.event import Event, Response
 from edgehost.gpio import pins
+from edgehost.gpio.channels import Channel, Channels
 from edgehost.gpio.line import Drive, OutputWish
 from edgehost.gpio.orders import Level, Pulse, duty_order, line_order
 from edgehost.gpio.outputs import Driven
-from edgehost.gpio.pwm import Pwm, PwmSettings
+from edgehost.gpio.pwm import PwmSettings
+from edgehost.gpio.safe import SafeStates
 from edgehost.gpio.trouble import GpioError, gone
 from edgehost.plugin import OutputHost
 from edgehost.reconnect import Connect, Reconnect
+
+_LINE_DEFAULTS = ("off", "off", "push-pull", False, None)
 
 
 class GpioOutputSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +48,8 @@ class GpioOutputSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.line) == (self.pwm is not None):
             raise ValueError("give one of line, as in 'BCM27', and pwm, as in { chip = 0, channel = 0, frequency_hz = 1000 }")
+        if self.pwm is not None and (self.initial, self.safe, self.drive, self.active_low, self.driver) != _LINE_DEFAULTS:
+            raise ValueError("pwm: initial, safe, drive, active_low and driver are of lines; pwm has initial_duty and safe_duty")
 
 
 class GpioOutput:
@@ -110,7 +116,7 @@ class _Line:
         self.owner = f"{host.function_name}/{host.name}"
         self.link = _Link(host, self._connect)
         self._settings = settings
-        self._safe = {"on": True, "off": False, "keep": None}[settings.safe]
+        self.safe = {"on": True, "off": False, "keep": None}[settings.safe]
         self._wish = OutputWish(settings.drive, settings.active_low)
         self._level = settings.initial == "on"
         self._pins = pins.of(host, settings.driver)
@@ -127,7 +133,7 @@ class _Line:
         finally:
             self._driven = None
             self._level = driven.value
-            self._pins.release(driven, self, self._safe)
+            self._pins.release(driven, self)
         raise gone(self._settings.line, driven.place)
 
     def gone(self) -> None:
@@ -148,41 +154,42 @@ class _Line:
 
 
 class _Channel:
-    """A PWM channel: disabled at first, and again at the end. sysfs says nothing when it goes, so the next order notices."""
+    """A PWM channel. sysfs says nothing when it goes, so the next order notices."""
 
     def __init__(self, settings: PwmSettings, host: OutputHost) -> None:
+        self.function = host.function_name
+        self.owner = f"{host.function_name}/{host.name}"
         self.link = _Link(host, self._connect)
-        self._host = host
-        self._pwm = Pwm(settings)
-        self._lost: asyncio.Future[None] | None = None
-        """There while the channel is open; the next order that fails ends it with its error."""
+        self._settings = settings
+        self._duty = settings.initial_duty
+        safe = host.shared(SafeStates.KEY, SafeStates.here)
+        self._channels = host.shared(Channels.KEY, lambda: Channels(safe))
+        self._channel: Channel | None = None
+        self._gone = asyncio.Event()
 
     async def _connect(self, settled: Callable[[], None]) -> None:
-        self._pwm.open()
-        self._lost = asyncio.get_running_loop().create_future()
+        self._gone.clear()
+        channel = self._channel = self._channels.join(self._settings, self._duty, self)
         settled()
         self.link.there()
         try:
-            await self._lost
+            await self._gone.wait()
         finally:
-            self._lost = None
-            self._disable()
+            self._channel = None
+            self._duty = channel.duty
+            self._channels.leave(channel, self)
+        assert channel.trouble is not None
+        raise channel.trouble
 
-    def _disable(self) -> None:
-        try:
-            self._pwm.disable()
-        except GpioError as error:
-            self._host.log.warning("output %s: %s", self._host.name, error)
+    def gone(self) -> None:
+        """See edgehost/gpio/outputs.py, Owner."""
+        self._gone.set()
 
     def carry_out(self, body: bytes) -> None:
         """Be active for the share of each period that the body says."""
         duty = duty_order(body)
         if duty is None:
             return
-        if self._lost is None or self._lost.done():
-            raise GpioError(f"no PWM channel now: {self.link.why}")
-        try:
-            self._pwm.set(duty)
-        except GpioError as error:
-            self._lost.set_exception(error)
-            raise
+        if self._channel is None or self._channel.trouble is not None:
+            raise GpioError(f"no PWM channel now: {self._channel.trouble if self._channel is not None else self.link.why}")
+        self._channels.set(self._channel, duty)

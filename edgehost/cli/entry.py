@@ -1,6 +1,7 @@
 """The `edgehost` console script: sends `agent` straight to the agent, and everything else to the command line proper.
 
-The agent lives for months on a small device, so nothing may be imported here that it does not need: no typer, no rich.
+The agent lives for months on a small device, so nothing may be imported here that it does not need: no typer, no rich. Neither
+by `gpio safe`, which runs between a killed agent and the next one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
         from edgehost.agent import main as run_agent
 
         return run_agent(given[1:])
+    if given == ["gpio", "safe"]:
+        from edgehost.cli.gpio_safe import main as make_safe
+
+        return make_safe()
     from edgehost.cli.app import run
 
     return run(given)

@@ -6,6 +6,7 @@
                          another function has it     refused, naming it
     the chip goes        every output is told; the one that asks again gets the line at the level it had
     the last one leaves  the line gets its safe level, then is released
+    the agent is killed  the safe level was noted (safe.py)
 Must not know what a body means.
 """
 
@@ -15,18 +16,26 @@ import asyncio
 from typing import Protocol
 
 from edgehost.gpio.line import Driver, OutputLine, OutputWish, Place
+from edgehost.gpio.safe import SafeLine, SafeStates
 from edgehost.gpio.trouble import GpioError, gone, refusal
 
 
 class Owner(Protocol):
-    """Who drives a line."""
+    """Who drives a line or a PWM channel."""
 
     function: str
     owner: str
     """Function and output, for messages and as the line's consumer."""
 
     def gone(self) -> None:
-        """The chip has gone."""
+        """It has gone."""
+
+
+class LineOwner(Owner, Protocol):
+    """Who drives a line."""
+
+    safe: bool | None
+    """The logical level that is left behind; None: the one there is."""
 
 
 class Driven:
@@ -35,7 +44,7 @@ class Driven:
     def __init__(self, place: Place, name: str, wish: OutputWish, line: OutputLine, value: bool) -> None:
         self.place = place
         self.wish = wish
-        self.owners: list[Owner] = []
+        self.owners: list[LineOwner] = []
         self.line = line
         self.value = value
         self._name = name
@@ -84,11 +93,12 @@ class Driven:
 class Outputs:
     """Every line that this agent drives through one driver."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, safe: SafeStates) -> None:
         self.held: dict[Place, Driven] = {}
         self._driver = driver
+        self._safe = safe
 
-    def join(self, place: Place, name: str, wish: OutputWish, value: bool, owner: Owner) -> Driven:
+    def join(self, place: Place, name: str, wish: OutputWish, value: bool, owner: LineOwner) -> Driven:
         """Drive the line until `leave`; at `value` if nobody drives it yet. Raises GpioError."""
         held = self.held.get(place)
         if held is not None and held.owners[0].function != owner.function:
@@ -105,14 +115,17 @@ class Outputs:
                 self._lose(held)
             raise refusal(error, name, place, self._driver) from error
         held.owners.append(owner)
+        self._note(held)
         return held
 
-    def leave(self, held: Driven, owner: Owner, safe: bool | None) -> None:
-        """Drive it no more; the last one out leaves it at `safe` (None: as it is) and releases it."""
+    def leave(self, held: Driven, owner: LineOwner) -> None:
+        """Drive it no more; the last one out leaves it at its safe level and releases it."""
         if owner in held.owners:
             held.owners.remove(owner)
-            if not held.owners:
-                self._give_up(held, safe)
+            if held.owners:
+                self._note(held)
+            else:
+                self._give_up(held, owner.safe)
 
     def check(self) -> None:
         """Look for chips that have gone without a word."""
@@ -121,9 +134,14 @@ class Outputs:
                 self._lose(held)
 
     def close(self) -> None:
-        """Release everything as it is."""
+        """Release everything, at its safe level."""
         for held in tuple(self.held.values()):
-            self._give_up(held, None)
+            self._give_up(held, held.owners[-1].safe)
+
+    def _note(self, held: Driven) -> None:
+        owner = held.owners[-1]
+        note = None if owner.safe is None else SafeLine(held.place, held.wish, owner.safe, owner.owner)
+        self._safe.line(held.place, note)
 
     def _lose(self, held: Driven) -> None:
         owners = tuple(held.owners)
@@ -136,3 +154,4 @@ class Outputs:
         held.end(safe)
         if self.held.get(held.place) is held:
             del self.held[held.place]
+            self._safe.line(held.place, None)

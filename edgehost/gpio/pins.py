@@ -15,8 +15,9 @@ from edgehost.config import Config
 from edgehost.gpio.inputs import Inputs, Listener
 from edgehost.gpio.kernel import KernelDriver
 from edgehost.gpio.line import Driver, InputWish, OutputWish, Place
-from edgehost.gpio.outputs import Driven, Outputs, Owner
+from edgehost.gpio.outputs import Driven, LineOwner, Outputs
 from edgehost.gpio.places import Places
+from edgehost.gpio.safe import SafeStates
 from edgehost.gpio.sim import SimBoard
 from edgehost.gpio.trouble import GpioError
 
@@ -39,16 +40,17 @@ def of(host: Sharing, driver: DriverName | None) -> Pins:
     name = driver or ("sim" if host.config.gpio.driver == "sim" else "gpiod")
     if name == "sim":
         board = host.shared(SIM, SimBoard)
-        return host.shared("gpio-sim", lambda: _pins(board, host.config))
-    return host.shared("gpio-kernel", lambda: _pins(KernelDriver(), host.config))
+        return host.shared("gpio-sim", lambda: _pins(board, host.config, SafeStates(None)))
+    safe = host.shared(SafeStates.KEY, SafeStates.here)
+    return host.shared("gpio-kernel", lambda: _pins(KernelDriver(), host.config, safe))
 
 
 SIM = "gpio-sim-board"
 """Under which the agent's parts hold the SimBoard; `edgehost gpio` moves it."""
 
 
-def _pins(driver: Driver, config: Config) -> Pins:
-    return Pins(driver, places(driver, config))
+def _pins(driver: Driver, config: Config, safe: SafeStates) -> Pins:
+    return Pins(driver, places(driver, config), safe)
 
 
 def places(driver: Driver, config: Config) -> Places:
@@ -59,10 +61,10 @@ def places(driver: Driver, config: Config) -> Places:
 class Pins:
     """See above. Not for use outside the loop it was made in."""
 
-    def __init__(self, driver: Driver, places: Places) -> None:
+    def __init__(self, driver: Driver, places: Places, safe: SafeStates) -> None:
         self._places = places
         self._inputs = Inputs(driver)
-        self._outputs = Outputs(driver)
+        self._outputs = Outputs(driver, safe)
         self._timer: asyncio.TimerHandle | None = None
 
     def listen(self, name: str, wish: InputWish, listener: Listener) -> Place:
@@ -78,7 +80,7 @@ class Pins:
         """Hear no more of it."""
         self._inputs.leave(place, listener)
 
-    def drive(self, name: str, wish: OutputWish, value: bool, owner: Owner) -> Driven:
+    def drive(self, name: str, wish: OutputWish, value: bool, owner: LineOwner) -> Driven:
         """Drive a line from now on, at `value` if this function does not drive it already. Raises GpioError."""
         place = self._find(name)
         heard = self._inputs.held.get(place)
@@ -86,9 +88,9 @@ class Pins:
             raise GpioError(f"{name}: {heard.listeners[0].owner} listens to this line; it cannot be driven as well", "failed")
         return self._outputs.join(place, name, wish, value, owner)
 
-    def release(self, driven: Driven, owner: Owner, safe: bool | None) -> None:
-        """Drive it no more; the last one out leaves it at the level `safe` (None: as it is)."""
-        self._outputs.leave(driven, owner, safe)
+    def release(self, driven: Driven, owner: LineOwner) -> None:
+        """Drive it no more; the last one out leaves it at its safe level."""
+        self._outputs.leave(driven, owner)
 
     def drain(self) -> None:
         """Read what waits now: what a timer closes must not miss edges of its time."""

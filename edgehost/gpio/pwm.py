@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from edgehost.gpio.trouble import GpioError
 
 ROOT = Path("/sys/class/pwm")
+Duty = Annotated[float, Meta(ge=0, le=1)]
 
 
 class PwmSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,16 +25,20 @@ class PwmSettings(Struct, frozen=True, forbid_unknown_fields=True):
     channel: Annotated[int, Meta(ge=0)] = 0
     frequency_hz: Annotated[float, Meta(ge=0.01, le=100_000_000)] = 1000.0
     polarity: Literal["normal", "inversed"] = "normal"
+    initial_duty: Duty = 0.0
+    """The share of each period that it is active, from the function's start to the first order."""
+    safe_duty: Duty = 0.0
+    """And after the function's end."""
 
 
 class Pwm:
-    """One channel. `open` makes it ready, disabled; every method raises GpioError."""
+    """One channel. `open` makes it ready, disabled; every method raises GpioError. `path` is its folder once it is exported."""
 
     def __init__(self, settings: PwmSettings, root: Path | None = None) -> None:
         root = root or ROOT
         self._settings = settings
         self._chip = root / f"pwmchip{settings.chip}"
-        self._channel = self._chip / f"pwm{settings.channel}"
+        self.path = self._chip / f"pwm{settings.channel}"
         self._period_ns = round(1e9 / settings.frequency_hz)
 
     def open(self) -> None:
@@ -42,7 +47,7 @@ class Pwm:
             raise GpioError(
                 f"pwm: no {self._chip}; enable the board's PWM first (Raspberry Pi: dtoverlay=pwm in config.txt)", "failed"
             )
-        if not self._channel.is_dir():
+        if not self.path.is_dir():
             self._export()
         # The kernel refuses a period below the duty, and a polarity while the channel runs.
         self._write("enable", "0")
@@ -52,32 +57,33 @@ class Pwm:
             self._write("polarity", self._settings.polarity)
 
     def set(self, duty: float) -> None:
-        """Be active for this share of each period, 0 to 1."""
+        """Be active for this share of each period, 0 to 1. At 0 it stays enabled: only so is the level its own."""
         self._write("duty_cycle", str(round(self._period_ns * duty)))
         self._write("enable", "1")
 
-    def disable(self) -> None:
-        """No pulses any more. The pin's level is then the chip's driver's to say; at most it is low."""
-        self._write("duty_cycle", "0")
-        self._write("enable", "0")
+    def rest(self) -> None:
+        """Go to the safe duty; disabled if that is 0."""
+        self.set(self._settings.safe_duty)
+        if not self._settings.safe_duty:
+            self._write("enable", "0")
 
     def _export(self) -> None:
         try:
             (self._chip / "export").write_text(str(self._settings.channel))
         except OSError as error:
             raise self._refusal("export", error) from error
-        if not self._channel.is_dir():
-            raise GpioError(f"pwm: {self._channel} has not appeared after the export; look at the kernel's log")
+        if not self.path.is_dir():
+            raise GpioError(f"pwm: {self.path} has not appeared after the export; look at the kernel's log")
 
     def _read(self, name: str) -> str:
         try:
-            return (self._channel / name).read_text().strip()
+            return (self.path / name).read_text().strip()
         except OSError:
             return "normal"  # a driver that knows one polarity has no such file
 
     def _write(self, name: str, value: str) -> None:
         try:
-            with (self._channel / name).open("w") as file:
+            with (self.path / name).open("w") as file:
                 file.write(value)
         except OSError as error:
             raise self._refusal(f"pwm{self._settings.channel}/{name} = {value}", error) from error

@@ -37,8 +37,8 @@ def check_able(root: Path, start: bool = False) -> None:
         raise InstallError(f"this changes the system: run it as root, sudo {_program()} {' '.join(sys.argv[1:])}")
     if shutil.which("systemctl") is None or (start and root == Path("/") and not runs_here(root)):
         raise InstallError(
-            f"systemd does not run here: have this system's own service manager run `{_program()} agent --config {CONFIG}`, or, if "
-            f"systemd will run it later (a container's or an image's root folder), give --no-start"
+            f"systemd does not run here: have this system's own service manager run `{_program()} agent --config {CONFIG}`, or, "
+            f"if systemd will run it later (a container's or an image's root folder), give --no-start"
         )
 
 

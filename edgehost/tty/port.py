@@ -167,17 +167,20 @@ class Port:
             self._let_go(device)
 
     async def _sent(self) -> None:
-        """Return when the line has taken all that was written before, or takes none: a UART's kernel buffer outlasts our write."""
+        """Return when the line has taken all that was written before, or takes none. A UART's buffer empties at its own pace."""
         until = self._loop.time() + _LINGER_S
         try:
             await asyncio.wait_for(self._outbox.empty(), _LINGER_S)
         except asyncio.TimeoutError:
             pass  # said below
-        # The kernel tells nobody when the last byte has left, but how many have not.
-        while (unsent := self._device.unsent if self._device is not None else 0) and self._loop.time() < until:
+        while self._unsent and self._loop.time() < until:  # noqa: ASYNC110 - the kernel tells nobody when the last byte has left
             await asyncio.sleep(_SENT_S)
-        if unsent or self._outbox:
+        if self._unsent or self._outbox:
             log.warning("%s: closed with bytes unwritten: the other side takes none", self.path)
+
+    @property
+    def _unsent(self) -> int:
+        return self._device.unsent if self._device is not None else 0
 
     def _opened(self) -> Device:
         try:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from edgehost.gpio.line import Chip, Edge, Place
 from edgehost.gpio.pins import Pins
 from edgehost.gpio.places import Places
+from edgehost.gpio.safe import Note, SafeStates
 from edgehost.gpio.sim import SimBoard
 from edgehost.profile.model import Gpio
+from edgehost.state import StateFile
 
 HEADER = Gpio(chips=("pinctrl-sim",), lines={"BCM3": 3, "BCM4": 4}, headers={"J8": ("3V3", "BCM3", "BCM4")})
 DEADLINE_S = 20
@@ -26,6 +29,7 @@ class Ear:
     heard: list[Edge] = field(default_factory=list)
     lost: int = 0
     left: int = 0
+    safe: bool | None = False
 
     @property
     def function(self) -> str:
@@ -69,8 +73,19 @@ def line(chip: Chip) -> Place:
 
 
 @pytest.fixture
-async def pins(board: SimBoard) -> AsyncIterator[Pins]:
-    made = Pins(board, Places(board, HEADER, ""))
+def note(tmp_path: Path) -> StateFile[Note]:
+    """Where it is noted what driven lines fall to."""
+    return StateFile(tmp_path / "gpio-safe.json", Note)
+
+
+@pytest.fixture
+def safe(note: StateFile[Note]) -> SafeStates:
+    return SafeStates(note)
+
+
+@pytest.fixture
+async def pins(board: SimBoard, safe: SafeStates) -> AsyncIterator[Pins]:
+    made = Pins(board, Places(board, HEADER, ""), safe)
     yield made
     await made.close()
 

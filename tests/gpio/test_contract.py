@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import select
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,6 +25,7 @@ from edgehost.gpio.kernel import KernelDriver
 from edgehost.gpio.line import BUFFER_EDGES, Chip, Driver, Edge, InputLine, InputWish, OutputWish, Place
 from edgehost.gpio.pins import Pins
 from edgehost.gpio.places import Places
+from edgehost.gpio.safe import SafeStates
 from edgehost.gpio.sim import SimBoard
 from edgehost.gpio.trouble import GpioError
 from edgehost.profile.model import Gpio
@@ -254,10 +259,14 @@ def test_an_active_low_output_is_high_when_off(bench: Bench) -> None:
 def test_an_open_drain_drives_low_and_lets_go(bench: Bench) -> None:
     bench.pull(5, True)
     line = bench.driver.output(Place(bench.chip.path, 5), OutputWish("open-drain"), False, "edgehost test")
-    assert not bench.high(5)
-    line.set(True)
+    try:
+        assert not bench.high(5)
+        line.set(True)
+        # Linux 6.1's gpio-sim shows the level last driven even while nobody drives it.
+        assert bench.high(5) or isinstance(bench, KernelBench)
+    finally:
+        line.release()
     assert bench.high(5)
-    line.release()
 
 
 def test_a_long_consumer_is_cut(bench: Bench) -> None:
@@ -320,7 +329,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 async def test_the_loop_hears_a_thousand_paced_edges(bench: Bench, until: Until) -> None:
-    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), "")), Ear()
+    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), ""), SafeStates(None)), Ear()
     pins.listen("SENSOR_A", InputWish(), ear)
     for _ in range(500):
         bench.pull(1, True)
@@ -333,7 +342,7 @@ async def test_the_loop_hears_a_thousand_paced_edges(bench: Bench, until: Until)
 
 async def test_a_bouncing_line_is_debounced_by_whoever_can(bench: Bench, until: Until) -> None:
     """By the kernel over gpio-sim, here over the simulated chip: what is heard is the same."""
-    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), "")), Ear()
+    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), ""), SafeStates(None)), Ear()
     pins.listen("SENSOR_A", InputWish(debounce_s=0.1), ear)
     for high in (True, False, True, False, True):
         bench.pull(1, high)
@@ -346,7 +355,7 @@ async def test_a_bouncing_line_is_debounced_by_whoever_can(bench: Bench, until: 
 
 
 async def test_a_line_that_is_taken_names_who_has_it(bench: Bench, listen: Callable[..., InputLine]) -> None:
-    pins = Pins(bench.driver, Places(bench.driver, Gpio(), ""))
+    pins = Pins(bench.driver, Places(bench.driver, Gpio(), ""), SafeStates(None))
     listen(2)
     with pytest.raises(GpioError, match="RELAY is in use by 'edgehost test'"):
         pins.drive("RELAY", OutputWish(), True, Ear())
@@ -354,7 +363,7 @@ async def test_a_line_that_is_taken_names_who_has_it(bench: Bench, listen: Calla
 
 
 async def test_a_chip_comes_and_goes_under_the_loop(bench: Bench) -> None:
-    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), "")), Ear()
+    pins, ear = Pins(bench.driver, Places(bench.driver, Gpio(), ""), SafeStates(None)), Ear()
     pins.listen("SENSOR_A", InputWish(), ear)
     bench.unplug()
     await asyncio.wait_for(ear.left.wait(), 20)
@@ -363,3 +372,59 @@ async def test_a_chip_comes_and_goes_under_the_loop(bench: Bench) -> None:
     bench.plug()
     pins.listen("SENSOR_A", InputWish(), ear)
     await pins.close()
+
+
+kernel_alone = pytest.mark.parametrize("bench", ["gpiod"], indirect=True)
+
+
+def gpio(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edgehost.cli.entry", "gpio", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def said(*arguments: str) -> tuple[int, str]:
+    """The exit code of `edgehost gpio ...`, and what it printed."""
+    with gpio(*arguments) as process:
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out + err
+
+
+@kernel_alone
+def test_the_command_line_reads_and_drives_the_kernels_lines(bench: Bench, listen: Callable[..., InputLine]) -> None:
+    code, out = said("list", "--chip", LABEL)
+    assert code == 0 and "SENSOR_A" in out and "RELAY" in out
+    bench.pull(1, True)
+    assert said("get", "SENSOR_A", "--chip", LABEL) == (0, "1\n")
+    bench.pull(4, False)
+    assert said("get", "4", "--chip", LABEL) == (0, "0\n")
+    listen(1)
+    code, out = said("get", "SENSOR_A", "--chip", LABEL)
+    assert code == 1 and "SENSOR_A is in use by 'edgehost test'" in out
+
+
+@kernel_alone
+def test_the_command_line_drives_until_it_is_ended(bench: Bench) -> None:
+    with gpio("set", "RELAY", "1", "--chip", LABEL) as process:
+        assert "until Ctrl-C" in process.stderr.readline()
+        deadline = time.monotonic() + 20
+        while not bench.high(2):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+@kernel_alone
+def test_the_command_line_watches_the_kernels_lines(bench: Bench) -> None:
+    with gpio("watch", "SENSOR_A", "RELAY", "--json", "--chip", LABEL) as process:
+        deadline = time.monotonic() + 60
+        while not bench.driver.line(Place(bench.chip.path, 2)).consumer:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        bench.pull(2, True)
+        bench.pull(1, True)
+        told = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert [(change["line"], change["high"]) for change in told] == [("RELAY", True), ("SENSOR_A", True)]
+    assert all(abs(change["time"] - time.time()) < 60 for change in told)

@@ -200,7 +200,7 @@ async def test_an_output_has_its_initial_level_and_ends_safe(board: SimBoard, li
     assert board.high(line) and board.line(line).output
     driven.set(True)
     assert not board.high(line)
-    pins.release(driven, one, False)
+    pins.release(driven, one)
     assert levels == [True, False, True, False], "initial off, on, safe off; then nobody drives it"
     assert board.line(line).consumer == ""
 
@@ -210,7 +210,7 @@ async def test_an_upgrade_keeps_the_level(board: SimBoard, line: Place, pins: Pi
     before = pins.drive("SENSOR_A", OutputWish(), False, old)
     before.set(True)
     after = pins.drive("SENSOR_A", OutputWish(), False, new)
-    pins.release(before, old, False)
+    pins.release(before, old)
     assert board.high(line) and after.value
     after.set(False)
     assert not board.high(line)
@@ -250,4 +250,4 @@ async def test_an_output_whose_chip_has_gone_says_so(board: SimBoard, chip: Chip
     board.unplug(chip)
     with pytest.raises(GpioError, match="its chip /dev/gpiochip0 has gone"):
         driven.set(True)
-    pins.release(driven, one, True)
+    pins.release(driven, one)

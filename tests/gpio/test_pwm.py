@@ -33,8 +33,10 @@ def test_a_channel_is_set_up_run_and_disabled(channel: Path, tmp_path: Path) -> 
     assert state(channel)["duty_cycle"] == "1500000" and state(channel)["enable"] == "1"
     pwm.set(1)
     assert state(channel)["duty_cycle"] == "20000000"
-    pwm.disable()
+    pwm.rest()
     assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "20000000", "polarity": "normal"}
+    Pwm(PwmSettings(channel=1, frequency_hz=50, safe_duty=0.5), tmp_path).rest()
+    assert state(channel)["duty_cycle"] == "10000000" and state(channel)["enable"] == "1"
 
 
 def test_the_polarity_is_written_only_where_it_differs(channel: Path, tmp_path: Path) -> None:

@@ -212,7 +212,42 @@ async def test_answers_are_duties(rig: Rig, channel: Path, until: Any) -> None:
     with pytest.raises(TriggerError, match="is no order to a PWM channel"):
         output.send(Event(), Response(body=b"fast"))
     await rig.end(output)
-    assert ((channel / "duty_cycle").read_text(), (channel / "enable").read_text()) == ("0", "0")
+    assert duty(channel) == "off"
+
+
+def duty(channel: Path) -> str:
+    return (channel / "duty_cycle").read_text() if (channel / "enable").read_text() == "1" else "off"
+
+
+async def test_initial_and_safe_duties(rig: Rig, channel: Path) -> None:
+    output = await rig.output(pwm={"initial_duty": 0.5, "safe_duty": 1})
+    assert duty(channel) == "500000"
+    await rig.end(output)
+    assert duty(channel) == "1000000"
+
+
+async def test_an_upgrade_keeps_the_duty(rig: Rig, channel: Path) -> None:
+    old = await rig.output(pwm={})
+    send(old, b"0.25")
+    new = await rig.output(pwm={})
+    await rig.end(old)
+    assert duty(channel) == "250000"
+    faster = await rig.output(pwm={"frequency_hz": 2000})
+    assert ((channel / "period").read_text(), duty(channel)) == ("500000", "125000")
+    await rig.end(new)
+    assert duty(channel) == "125000"
+    await rig.end(faster)
+    assert duty(channel) == "off"
+
+
+async def test_a_channel_of_another_function_is_left_alone(rig: Rig, channel: Path) -> None:
+    first = await rig.output(pwm={})
+    send(first, b"0.25")
+    other = await rig.output("fan", pwm={})
+    with pytest.raises(TriggerError, match=r"lamp/led drives .*pwm0; one function can"):
+        other.send(Event(), Response(body=b"1"))
+    await rig.end(other)
+    assert duty(channel) == "250000"
 
 
 async def test_a_channel_that_goes_comes_back(rig: Rig, channel: Path, until: Any) -> None:
@@ -241,6 +276,8 @@ async def test_no_channel_is_no_reason_not_to_start(rig: Rig, channel: Path) -> 
         ({"line": "LED", "pwm": {}}, "give one of line"),
         ({"line": "LED", "safe": "maybe"}, "Invalid enum value 'maybe'"),
         ({"pwm": {"frequency_hz": 0}}, ">= 0.01"),
+        ({"pwm": {"safe_duty": 1.5}}, "<= 1"),
+        ({"pwm": {}, "safe": "on"}, "are of lines; pwm has initial_duty and safe_duty"),
         ({"line": "LED", "level": 1}, "unknown field `level`"),
     ],
 )
