@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct, inspect
 
-from edgehost.config import Broker, Http, Log, Secret
+from edgehost.config import Broker, Gpio, Http, Log, Secret, SerialPort
 from edgehost.config_toml import Agent, read_config
 from edgehost.errors import ManifestError
 from edgehost.manifest import read_manifest
@@ -106,6 +106,8 @@ HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed"
         ("config.md", "`[agent]`", Agent, set()),
         ("config.md", "`[brokers.NAME]`", Broker, set()),
         ("config.md", "`[secrets.NAME]`", Secret, set()),
+        ("config.md", "`[serial.NAME]`", SerialPort, set()),
+        ("config.md", "`[gpio]`", Gpio, set()),
         ("config.md", "`[http]`", Http, set()),
         ("config.md", "`[log]`", Log, set()),
     ],
