@@ -8,7 +8,7 @@
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${EDGEHOST_VENV:-$project/.venv}
 python=$venv/bin/python
-extras=http,onnx,broker,speed,nuclio,gpio,modbus,sandbox
+extras=http,onnx,broker,speed,nuclio,gpio,modbus
 
 # Compiled bytecode is what a device runs; without it every worker and every start compiles again.
 unset PYTHONDONTWRITEBYTECODE

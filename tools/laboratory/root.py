@@ -32,7 +32,7 @@ PACKAGES = (
     *("python3", "python3-venv", "socat"),
 )
 LEFT_OUT = ("man", "locale", "doc", "info", "lintian", "bug")
-EXTRAS = ("gpio", "modbus", "http", "sandbox")
+EXTRAS = ("gpio", "modbus", "http", "nuclio")
 ENVIRONMENT = "/opt/lab"
 """The virtual environment inside of a lab machine."""
 SOURCES = "/srv/edgehost"
