@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+from datetime import datetime
 
 from edgehost.config import Broker
+from edgehost.trust import distrust
 
 # MQTT 5 reason codes (2.4). paho-mqtt translates the return codes of a 3.1.1 CONNACK into these.
 _ADVICE = {
@@ -52,7 +54,7 @@ def trouble(error: BaseException, broker: Broker) -> str:
     """An error of the socket, the name lookup or TLS."""
     where = f"the broker at {broker.url}"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{where} shows a certificate we do not trust: {error.verify_message}; name its CA in ca_file of [brokers.NAME]"
+        return f"{where} shows a certificate we do not trust: {distrust(error, 'ca_file of [brokers.NAME]', datetime.now())}"
     if isinstance(error, ssl.SSLError):
         return f"{where}: TLS failed: {error.reason or error}{_certificate_advice(broker)}"
     if isinstance(error, socket.gaierror):

@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -27,6 +28,7 @@ from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
 from edgehost.manifest.model import Positive, Seconds
 from edgehost.plugin import OutputHost
+from edgehost.trust import distrust
 
 ID_HEADER = "X-Edgehost-Event-Id"
 _ANSWER_BYTES = 65536
@@ -162,6 +164,9 @@ class HttpOutput:
                 if not kept:
                     raise
                 status = self._exchange(connection, job)
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            return f"{self._where}: {self._settings.url} is not trusted: {distrust(error, 'ca_file', datetime.now())}"
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             return f"{self._where}: {self._settings.url} cannot be reached: {error or type(error).__name__}"

@@ -14,11 +14,13 @@ import ssl
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 
 from edgehost import __version__
 from edgehost.errors import TriggerError
+from edgehost.trust import distrust
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -117,9 +119,7 @@ class Fetch:
         if isinstance(error, http.client.IncompleteRead):
             return f"{_said(url)} broke off in the middle of its answer"
         if isinstance(error, ssl.SSLCertVerificationError):
-            return (
-                f"{_said(url)} has a certificate that is not trusted: {error.verify_message}; name its authority in http.ca_file"
-            )
+            return f"{_said(url)} has a certificate that is not trusted: {distrust(error, 'http.ca_file', datetime.now())}"
         return f"{_said(url)} cannot be reached: {error or type(error).__name__}"
 
 
