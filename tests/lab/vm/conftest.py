@@ -129,6 +129,12 @@ def machine(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield made
 
 
+@pytest.fixture(scope="session")
+def agent_in() -> Callable[[Machine], Agent]:
+    """`agent_in(machine)`, for a module that keeps one."""
+    return Agent
+
+
 @pytest.fixture
 def agent(machine: Machine) -> Iterator[Agent]:
     """`agent.start(...)`; it is stopped after the test."""

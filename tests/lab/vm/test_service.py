@@ -1,4 +1,4 @@
-"""The service under a systemd that is not told by a container: it is restarted when it hangs, and its functions answer again."""
+"""The service in a machine of its own: systemd restarts it when it hangs, and its functions answer again."""
 
 from __future__ import annotations
 
