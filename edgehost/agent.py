@@ -153,13 +153,17 @@ class Agent:
         await self._started.wait()
         async with self._one_reload:
             self._lifeline.reloading()
-            note = ""
+            note = "not reloaded: the agent stops"
             try:
                 done = await self._renew()
                 note = "; ".join(done.problems)
             except EdgehostError as error:
                 note = f"not reloaded: {error}"
                 raise
+            except Exception as error:
+                log.exception("a reload broke off")
+                note = f"reloaded in part: {type(error).__name__}: {error}; mend the cause and reload again"
+                raise ControlError(note) from error
             finally:
                 log.log(logging.ERROR if note else logging.INFO, "%s", note or "reloaded")
                 self._lifeline.ready(note)

@@ -91,19 +91,37 @@ class Deployment:
 
     async def _start_triggers(self, version: Version) -> None:
         for spec in version.manifest.triggers:
-            host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
-            host.lead_to(version)
-            trigger: plugin.Trigger | None = None
-            try:
-                trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
-                assert trigger is not None
-                await trigger.start()
-                if host.state == "starting":
-                    host.report("running")
-            except Exception as error:
-                host.report("failed", in_words(error))
-            finally:
-                self._triggers.append((trigger, host, spec))
+            await self._start_trigger(version, spec)
+
+    async def _start_trigger(self, version: Version, spec: TriggerSpec) -> None:
+        host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
+        host.lead_to(version)
+        trigger: plugin.Trigger | None = None
+        try:
+            trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
+            assert trigger is not None
+            await trigger.start()
+            host.started = True
+            if host.state == "starting":
+                host.report("running")
+        except Exception as error:
+            host.report("failed", in_words(error))
+        finally:
+            self._triggers.append((trigger, host, spec))
+
+    async def try_again(self) -> None:
+        """Start the triggers that could not be started: the port's name they lacked, or the function in their way, may have
+        changed with the configuration.
+        """
+        version, order = self._version, [host.origin.name for _, host, _ in self._triggers]
+        idle = [each for each in self._triggers if not each[1].started]
+        if version is None or not idle:
+            return
+        self._triggers = [each for each in self._triggers if each[1].started]
+        await asyncio.gather(*(stop_all([trigger.stop], host.log) for trigger, host, _ in idle if trigger is not None))
+        for _, _, spec in idle:
+            await self._start_trigger(version, spec)
+        self._triggers.sort(key=lambda each: order.index(each[1].origin.name))
 
     def _withdraw(self, future: asyncio.Future[Response]) -> bool:
         return self._version is not None and self._version.function.withdraw(future)

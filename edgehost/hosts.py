@@ -68,6 +68,8 @@ class TriggerHost:
         self.submit: Callable[[Event], asyncio.Future[Response]]
         self.state: TriggerState = "starting"
         self.message = ""
+        self.started = False
+        """Its trigger's `start` has returned; what went wrong since is a state that mends itself."""
         self.counts: Counter[str] = Counter()
         self._spec = spec
         self._replies: bool = plugin.load("trigger", spec.kind).replies

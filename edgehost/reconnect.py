@@ -1,6 +1,7 @@
 """Reconnect: the one loop that keeps a source which comes and goes (a port, a chip, a peer, a child process) connected.
 
     connect returns or raises    told as `degraded` with the reason; tried again after a growing delay
+    raises what it should not    the same, with a traceback in the log: a source is never given up for a mistake in its code
     nudged                       tried again at once (the device has just been plugged in)
     cancelled                    ends; `connect` is cancelled with it
 
@@ -11,10 +12,13 @@ delays follow the broker's reason codes.)
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from edgehost.backoff import Backoff
 from edgehost.errors import TriggerError
+
+_log = logging.getLogger("edgehost.reconnect")
 
 Connect = Callable[[Callable[[], None]], Awaitable[None]]
 Away = Callable[[str], None]
@@ -43,6 +47,9 @@ class Reconnect:
                 reason = "it ended"
             except TriggerError as error:
                 reason = str(error)
+            except Exception as error:
+                _log.exception("a source broke off; it is tried again")
+                reason = f"it broke off: {type(error).__name__}: {error}"
             self._away(reason)
             # Not wait_for: before Python 3.12 it swallows a cancel that comes in the turn of the nudge.
             later = asyncio.get_running_loop().call_later(self._backoff.next(), self._nudged.set)

@@ -46,6 +46,7 @@ class Roster:
         async with self._one_change:
             todo = plan([self._running(each) for each in self._deployments.values()], _read(folders))
             failed = await self._carry_out(todo)
+            await self._try_again()
         return Reloaded(
             added=[manifest.name for manifest in todo.add],
             replaced=[manifest.name for manifest in todo.replace if manifest.name not in failed],
@@ -132,6 +133,11 @@ class Roster:
                 continue
             async with self._one_change:
                 await self._replace(deployment, manifest)
+                await self._try_again()
+
+    async def _try_again(self) -> None:
+        """What kept a trigger from starting may be gone with what has just changed."""
+        await asyncio.gather(*(deployment.try_again() for deployment in self._deployments.values()))
 
     def stops(self) -> list[Callable[[], Any]]:
         """What ends them, one call each. Watching ends now."""

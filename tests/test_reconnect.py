@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from edgehost.errors import TriggerError
 from edgehost.reconnect import Reconnect
 
@@ -29,6 +31,22 @@ async def test_it_tells_the_reason_and_tries_again() -> None:
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_an_error_nobody_foresaw_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def connect(settled: Callable[[], None]) -> None:
+        if not told:
+            raise TypeError("int() argument must be a string")
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(Reconnect(connect, told.append, first_s=0.001).run())
+    await asyncio.sleep(0.1)
+    assert told == ["it broke off: TypeError: int() argument must be a string"]
+    assert "Traceback" in caplog.text
+    assert not running.done()
+    running.cancel()
 
 
 async def test_a_nudge_ends_the_wait() -> None:

@@ -12,10 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from edgehost.agent import Agent, Options
-from edgehost.config import Config, Http
+from edgehost.config import Config, Http, SerialPort
 from edgehost.control.protocol import Reloaded
 from edgehost.engine.function import Function
-from edgehost.errors import ConfigError
+from edgehost.errors import ConfigError, ControlError
 from edgehost.event import Event
 
 PATIENCE_S = float(os.environ.get("EDGEHOST_TEST_PATIENCE_S", "30"))
@@ -100,6 +100,28 @@ async def test_what_cannot_be_loaded_leaves_the_version_before(device: Any) -> N
     assert (await one.agent.reload()).replaced == ["a"]
 
 
+async def test_a_trigger_that_could_not_start_is_started_once_the_cause_has_gone(device: Any, tmp_path: Path) -> None:
+    """A port's name that edgehost.toml lacked, and another function that had the port set otherwise."""
+    one = await device("a")
+    line = '[triggers.{0}]\nkind = "serial"\nport = "{1}"\nbaud = {2}\n'
+    one.function("a", manifest=line.format("gps", "gps", 4800) + '[triggers.tick]\nkind = "cron"\nevery = "1h"\n')
+    one.function("b", manifest=line.format("meter", tmp_path / "tty", 9600))
+    one.name("a", "b")
+    await one.agent.reload()
+
+    def triggers() -> dict[str, str]:
+        return {trigger.name: trigger.state for each in one.agent.functions() for trigger in each.triggers}
+
+    assert triggers() == {"gps": "failed", "tick": "running", "meter": "degraded"}
+    one.name("a", "b", serial={"gps": SerialPort(str(tmp_path / "tty"))})
+    assert (await one.agent.reload()).kept == ["a", "b"]
+    (gps, _) = one.agent.functions()[0].triggers
+    assert gps.state == "failed" and "baud: 4800 is not what" in gps.message
+    one.name("a")
+    assert (await one.agent.reload()).removed == ["b"]
+    assert triggers() == {"gps": "degraded", "tick": "running"}
+
+
 async def test_a_configuration_that_is_wrong_changes_nothing(device: Any) -> None:
     one = await device("a")
     one.function("b")
@@ -115,6 +137,21 @@ async def test_a_function_under_another_name_is_another(device: Any) -> None:
     one.function("a", name="other")
     done = await one.agent.reload()
     assert (done.added, done.removed) == (["other"], ["a"])
+
+
+async def test_a_reload_that_breaks_off_is_told(device: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    one = await device("a")
+
+    def broken(manifest: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    one.function("b")
+    one.name("a", "b")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgehost.roster.breed_of", broken)
+        with pytest.raises(ControlError, match=r"reloaded in part: OSError: .*Too many open files; mend the cause"):
+            await one.agent.reload()
+    assert "reloaded in part" in caplog.text and not any(line.getMessage() == "reloaded" for line in caplog.records)
 
 
 async def test_who_asks_and_leaves_does_not_stop_a_reload(device: Any) -> None:

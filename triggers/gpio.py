@@ -28,7 +28,7 @@ from edgehost.gpio.trouble import GpioError, State, gone
 from edgehost.intake import Intake, IntakeSettings
 from edgehost.plugin import TriggerHost
 from edgehost.reconnect import Reconnect
-from edgehost.triggers.gpio_output import GpioOutput, GpioOutputSettings
+from edgehost.triggers.gpio_output import GpioOutput, GpioOutputSettings, LineName
 
 __all__ = ["GpioOutput", "GpioOutputSettings", "GpioSettings", "GpioTrigger"]
 
@@ -41,7 +41,7 @@ LOSS_S = 10.0
 class GpioSettings(IntakeSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[triggers.NAME]` with `kind = "gpio"`."""
 
-    lines: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=1, max_length=64)]
+    lines: Annotated[tuple[LineName, ...], Meta(min_length=1, max_length=64)]
     """Each a header's pin (`BCM17`, `J8-11`), a line's name, or CHIP:OFFSET."""
     edges: Edges = "both"
     pull: Pull = "as-is"

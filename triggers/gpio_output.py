@@ -27,13 +27,14 @@ from edgehost.gpio.trouble import GpioError, gone
 from edgehost.plugin import OutputHost
 from edgehost.reconnect import Connect, Reconnect
 
+LineName = Annotated[str, Meta(min_length=1, max_length=255, pattern="^[^\\x00]+$")]
 _LINE_DEFAULTS = ("off", "off", "push-pull", False, None)
 
 
 class GpioOutputSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[outputs.NAME]` with `kind = "gpio"`: `line` or `pwm`, and what goes with it."""
 
-    line: Annotated[str, Meta(min_length=1)] = ""
+    line: LineName = ""
     """A header's pin (`BCM27`, `J8-13`), a line's name, or CHIP:OFFSET."""
     initial: Literal["on", "off"] = "off"
     """The level it gets when the function starts."""

@@ -80,6 +80,7 @@ class SerialTrigger:
     replies: ClassVar[bool] = False
 
     def __init__(self, settings: SerialSettings, host: TriggerHost) -> None:
+        self.function = host.function_name
         self.line: LineSettings = settings
         self._settings = settings
         self._host = host
@@ -233,6 +234,7 @@ class SerialOutput:
     prompt = False
 
     def __init__(self, settings: SerialOutputSettings, host: OutputHost) -> None:
+        self.function = host.function_name
         self.line: LineSettings = settings
         self._host = host
         self._codec: Codec = make_codec(settings.framing)

@@ -2,7 +2,8 @@
 
     an output comes      nobody has it               exported and set up, at its initial duty
                          the same function has it    keeps its duty: an upgrade's new version comes before the old one goes;
-                                                     set up anew at that duty if frequency or polarity differ
+                                                     set up anew at that duty if frequency or polarity differ, and left as
+                                                     it was if the chip refuses that
                          another function has it     refused, naming it
     an order fails       every output is told; the one that asks again has it set up at the duty it had
     the last one leaves  it gets its safe duty, and is disabled if that is 0
@@ -24,22 +25,28 @@ _log = logging.getLogger("edgehost.gpio")
 
 
 class Channel:
-    """One channel. `duty` is the share of each period that it is active, 0 to 1."""
+    """One channel, set up. Raises GpioError. `duty` is the share of each period that it is active, 0 to 1."""
 
     def __init__(self, settings: PwmSettings, duty: float) -> None:
         self.owners: list[Owner] = []
         self.duty = duty
+        self.pwm = self._opened(settings)
         self.settings = settings
-        self.pwm = Pwm(settings)
         self.trouble: GpioError | None = None
         """What ended it."""
 
-    def open(self, settings: PwmSettings) -> None:
-        """Set it up. Raises GpioError."""
-        self.settings, self.pwm = settings, Pwm(settings)
-        self.pwm.open()
+    def change(self, settings: PwmSettings) -> None:
+        """Go on with these settings. Raises GpioError, and goes on as before, if the chip refuses them."""
+        if (settings.frequency_hz, settings.polarity) != (self.settings.frequency_hz, self.settings.polarity):
+            self._opened(settings)
+        self.pwm, self.settings = Pwm(settings), settings
+
+    def _opened(self, settings: PwmSettings) -> Pwm:
+        pwm = Pwm(settings)
+        pwm.open()
         if self.duty:
-            self.pwm.set(self.duty)
+            pwm.set(self.duty)
+        return pwm
 
 
 class Channels:
@@ -57,17 +64,13 @@ class Channels:
         held = self._held.get(path)
         if held is not None and held.owners[0].function != owner.function:
             raise GpioError(f"pwm: {held.owners[0].owner} drives {path}; one function can", "failed")
-        channel = held or Channel(settings, duty)
-        try:
-            if held is None or held.settings != settings:
-                channel.open(settings)
-        except GpioError as error:
-            self._lose(channel, error)
-            raise
-        channel.owners.append(owner)
-        self._held[path] = channel
+        if held is None:
+            held = self._held[path] = Channel(settings, duty)
+        else:
+            held.change(settings)
+        held.owners.append(owner)
         self._safe.pwm(path, settings)
-        return channel
+        return held
 
     def set(self, channel: Channel, duty: float) -> None:
         """Be active for this share of each period. Raises GpioError."""
@@ -91,21 +94,19 @@ class Channels:
             self._give_up(channel)
 
     def _lose(self, channel: Channel, error: GpioError) -> None:
+        """It stays noted: whatever it does now, it is to have its safe duty when the agent ends."""
         channel.trouble = error
         owners = tuple(channel.owners)
         channel.owners.clear()
-        self._forget(channel)
+        del self._held[channel.pwm.path]
         for owner in owners:
             owner.gone()
 
     def _give_up(self, channel: Channel) -> None:
+        del self._held[channel.pwm.path]
         try:
             channel.pwm.rest()
         except GpioError as error:
-            _log.warning("%s", error)
-        self._forget(channel)
-
-    def _forget(self, channel: Channel) -> None:
-        if self._held.get(channel.pwm.path) is channel:
-            del self._held[channel.pwm.path]
+            _log.warning("it has not got its safe duty: %s", error)
+        else:
             self._safe.pwm(channel.pwm.path, None)

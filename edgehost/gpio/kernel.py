@@ -115,7 +115,8 @@ class _Line:
         return not self._poll.poll(0)
 
     def release(self) -> None:
-        self._request.release()
+        if self._request:  # older releases of gpiod raise when it is released twice
+            self._request.release()
 
 
 class _Input(_Line):

@@ -49,6 +49,8 @@ class Driven:
         self.value = value
         self._name = name
         self._pulse: asyncio.TimerHandle | None = None
+        self._after = value
+        """The level after the pulse, while there is one."""
 
     def set(self, value: bool) -> None:
         """Drive it to this level; a pulse that has not ended is forgotten. Raises GpioError."""
@@ -58,11 +60,15 @@ class Driven:
     def pulse(self, value: bool, pulse_s: float) -> None:
         """Drive it to this level now and to the other one `pulse_s` seconds later."""
         self.set(value)
+        self._after = not value
         self._pulse = asyncio.get_running_loop().call_later(pulse_s, self._end_pulse, not value)
 
     def end(self, value: bool | None) -> None:
-        """Give the line back, at this level if one is given. A chip that has gone has no level."""
-        self._forget_pulse()
+        """Give the line back, at this level if one is given; a pulse ends with it. A chip that has gone has no level."""
+        if self._pulse is not None:
+            self._forget_pulse()
+            self.value = self._after
+            value = self._after if value is None else value
         try:
             if value is not None:
                 self.line.set(value)

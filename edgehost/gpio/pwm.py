@@ -6,6 +6,7 @@ Blocking writes of a few bytes to sysfs, which answers at once. Must not know wh
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct
 from edgehost.gpio.trouble import GpioError
 
 ROOT = Path("/sys/class/pwm")
+_STATE = ("enable", "duty_cycle", "period", "polarity")
 Duty = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -49,12 +51,12 @@ class Pwm:
             )
         if not self.path.is_dir():
             self._export()
-        # The kernel refuses a period below the duty, and a polarity while the channel runs.
-        self._write("enable", "0")
-        self._write("duty_cycle", "0")
-        self._write("period", str(self._period_ns))
-        if self._settings.polarity != self._read("polarity"):
-            self._write("polarity", self._settings.polarity)
+        before = {name: self._read(name) for name in _STATE}
+        try:
+            self._set_up(before)
+        except GpioError:
+            self._put_back(before)
+            raise
 
     def set(self, duty: float) -> None:
         """Be active for this share of each period, 0 to 1. At 0 it stays enabled: only so is the level its own."""
@@ -66,6 +68,24 @@ class Pwm:
         self.set(self._settings.safe_duty)
         if not self._settings.safe_duty:
             self._write("enable", "0")
+
+    def _set_up(self, before: Mapping[str, str]) -> None:
+        """The kernel refuses writes while the period is 0, a duty above the period, and a polarity while the channel runs."""
+        if before["enable"] == "1":
+            self._write("enable", "0")
+        if before["period"] != "0":
+            self._write("duty_cycle", "0")
+        self._write("period", str(self._period_ns))
+        if before["polarity"] not in ("", self._settings.polarity):  # none: a driver that knows one polarity
+            self._write("polarity", self._settings.polarity)
+
+    def _put_back(self, before: Mapping[str, str]) -> None:
+        """As it was before settings that were refused: another version may drive it, or it may rest at its safe duty."""
+        for name in ("duty_cycle", "polarity", "period", "duty_cycle", "enable"):
+            try:
+                self._write(name, "0" if name == "duty_cycle" and before["period"] == "0" else before[name])
+            except GpioError:
+                continue  # the next one may still be taken
 
     def _export(self) -> None:
         try:
@@ -79,12 +99,11 @@ class Pwm:
         try:
             return (self.path / name).read_text().strip()
         except OSError:
-            return "normal"  # a driver that knows one polarity has no such file
+            return ""
 
     def _write(self, name: str, value: str) -> None:
         try:
-            with (self.path / name).open("w") as file:
-                file.write(value)
+            _put(self.path / name, value)
         except OSError as error:
             raise self._refusal(f"pwm{self._settings.channel}/{name} = {value}", error) from error
 
@@ -99,3 +118,8 @@ class Pwm:
         if error.errno in (errno.ENODEV, errno.ENOENT):
             return GpioError(f"pwm: {self._chip} has no channel {self._settings.channel}, or has gone ({what})")
         return GpioError(f"pwm: {self._chip}/{what}: {error.strerror or error}")
+
+
+def _put(path: Path, value: str) -> None:
+    with path.open("w") as file:
+        file.write(value)

@@ -100,7 +100,6 @@ def apply(file: StateFile[Note], driver: Callable[[], Driver]) -> list[str]:
     note = file.load()
     if note is None:
         return []
-    file.path.unlink(missing_ok=True)
     said = []
     for line in note.lines:
         where = f"{line.place.chip} line {line.place.offset} of {line.owner}"
@@ -115,4 +114,5 @@ def apply(file: StateFile[Note], driver: Callable[[], Driver]) -> list[str]:
             said.append(f"pwmchip{settings.chip} channel {settings.channel}: {settings.safe_duty:g}, its safe duty")
         except EdgehostError as error:
             said.append(str(error))
+    file.path.unlink(missing_ok=True)  # last: who is killed on the way leaves it to be done again
     return said

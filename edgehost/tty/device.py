@@ -130,6 +130,11 @@ def _refusal(path: str, error: Exception) -> TriggerError:
         return TakenError(f"{path} is taken by another program; end what holds it, or name another port")
     if number == errno.EACCES:
         return UnfitError(f"{path}: no permission; {_owner(path)}")
+    if number == errno.EPERM:
+        return UnfitError(
+            f"{path} is not allowed to this service: its driver was loaded after the start, or is of another kind; restart the "
+            "service, or give it the device in a drop-in: DeviceAllow=char-NAME rw, with the name from /proc/devices"
+        )
     if number in (errno.ENXIO, errno.ENODEV, errno.EIO, errno.ENOENT):
         return TriggerError(f"{path} does not answer ({os.strerror(number)}); is it plugged in?")
     if "Inappropriate ioctl" in str(error):

@@ -111,5 +111,5 @@ def _ports() -> Sequence[Any]:
 
     try:
         return sorted(comports())
-    except OSError:
-        return []  # one was unplugged while it was looked at
+    except (OSError, TypeError, ValueError):
+        return []  # one was unplugged while it was looked at: pyserial then reads None where it expects a number

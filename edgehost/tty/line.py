@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -29,7 +29,7 @@ class LineSettings(Struct, frozen=True):
     """The keys of everything that uses a serial port. What is not given is as another user of the port gives it, else as said
     here."""
 
-    port: str = "default"
+    port: Annotated[str, Meta(max_length=4096, pattern="^[^\\x00]*$")] = "default"
     """A path, a name in /dev/serial/by-id, `usb:VENDOR:PRODUCT[:SERIAL]`, or a name: of edgehost.toml, else of the board."""
     baud: Annotated[int, Meta(ge=50, le=20_000_000)] | None = None
     """Bits per second, also unusual ones where the driver can; 9600."""
@@ -54,22 +54,29 @@ DEFAULTS = LineSettings(
 _KEYS = [key for key in LineSettings.__struct_fields__ if key != "port"]
 
 
-def agreed(port: str, wishes: Iterable[LineSettings]) -> LineSettings:
-    """The one setting of a port. Raises TriggerError, naming key and values, where two users of it want different ones."""
-    chosen = {key: getattr(DEFAULTS, key) for key in _KEYS}
-    given: dict[str, object] = {}
-    for wish in wishes:
+def agreed(port: str, wishes: Iterable[tuple[str, LineSettings]], before: LineSettings = DEFAULTS) -> LineSettings:
+    """The one setting of a port from the wishes of functions, the oldest first; what nobody says is as `before`.
+
+    The newest wish of a function is what it wants: the new version of an upgrade comes before the old one goes. Raises
+    TriggerError, naming key and values, where two functions want different ones.
+    """
+    given: dict[str, dict[str, Any]] = {key: {} for key in _KEYS}
+    for function, wish in wishes:
         for key in _KEYS:
             value = getattr(wish, key)
-            if value is None:
-                continue
-            if given.setdefault(key, value) != value:
-                raise TriggerError(
-                    f"{key}: {_shown(value)} is not what {port} is used with already, {_shown(given[key])}; "
-                    "a port has one setting for all who use it: give the same, or give it in one place alone"
-                )
-            chosen[key] = value
-    return LineSettings(port=port, **chosen)
+            if value is not None:
+                given[key][function] = value
+    return LineSettings(port=port, **{key: _one(port, key, [*given[key].values()], getattr(before, key)) for key in _KEYS})
+
+
+def _one(port: str, key: str, values: list[Any], before: Any) -> Any:
+    for value in values[1:]:
+        if value != values[0]:
+            raise TriggerError(
+                f"{key}: {_shown(value)} is not what {port} is used with already, {_shown(values[0])}; "
+                "a port has one setting for all who use it: give the same, or give it in one place alone"
+            )
+    return values[0] if values else before
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from edgehost.errors import TriggerError
@@ -44,6 +44,7 @@ log = logging.getLogger("edgehost.tty")
 class User(Protocol):
     """Who uses a port. All is called from the loop, and must be quick."""
 
+    function: str
     line: LineSettings
     prompt: bool
     """Whether it must have bytes as soon as they are there, for it tells frames by pauses."""
@@ -91,15 +92,13 @@ class Port:
 
     def join(self, user: User) -> None:
         """One more user. Raises TriggerError if its line settings contradict those of the others."""
-        line = agreed(self.identity.spec, [*(other.line for other in self._users), user.line])
+        line = agreed(self.identity.spec, _wishes([*self._users, user]))
         self._users.append(user)
         if self._running is None:
             self._line = line
             self._running = self._loop.create_task(self._reconnect.run(), name=f"tty {self.identity.spec}")
         elif line != self._line:
-            self._line = line
-            self._lose(_ChangeError("its settings change"))
-            self._reconnect.nudge()
+            self._change(line)
         elif self.tried.is_set():
             user.port_is(self.state, self.message)
 
@@ -108,6 +107,10 @@ class Port:
         if user not in self._users:
             return
         self._users.remove(user)
+        if self._users:
+            line = agreed(self.identity.spec, _wishes(self._users), self._line)
+            if line != self._line:  # a new version that wanted another one has failed
+                self._change(line)
         if self._users or self._running is None:
             return
         await self._sent()
@@ -121,6 +124,12 @@ class Port:
         if running is not None:
             running.cancel()
             await asyncio.wait([running])
+
+    def _change(self, line: LineSettings) -> None:
+        """Open it anew, set otherwise."""
+        self._line = line
+        self._lose(_ChangeError("its settings change"))
+        self._reconnect.nudge()
 
     def nudge(self) -> None:
         """Something has changed where the port should be."""
@@ -205,7 +214,7 @@ class Port:
         self.state = "degraded"
 
     def _away(self, reason: str) -> None:
-        self._tell(self.state, reason)
+        self._tell("failed" if self.state == "failed" else "degraded", reason)
 
     def _tell(self, state: State, message: str) -> None:
         self.state, self.message = state, message
@@ -265,6 +274,10 @@ class Port:
         except OSError as error:
             self._lose(TriggerError(f"{self.path} is gone ({error.strerror})"))
             return None
+
+
+def _wishes(users: Sequence[User]) -> list[tuple[str, LineSettings]]:
+    return [(user.function, user.line) for user in users]
 
 
 def _pace_s(size_bytes: int) -> float:

@@ -244,6 +244,22 @@ async def test_a_pulse_ends_and_a_new_order_ends_it_early(
     assert board.high(line), "the pulse was forgotten"
 
 
+async def test_a_pulse_ends_with_its_line(board: SimBoard, chip: Chip, line: Place, pins: Pins, ear: Any) -> None:
+    one = ear()
+    one.safe = None
+    driven = pins.drive("SENSOR_A", OutputWish(), False, one)
+    driven.pulse(True, 60)
+    levels: list[bool] = []
+    board.watch(lambda place, high, time: levels.append(high))
+    pins.release(driven, one)
+    assert levels == [False], "kept as it is after the pulse"
+    driven = pins.drive("SENSOR_A", OutputWish(), False, one)
+    driven.pulse(True, 60)
+    board.unplug(chip)
+    pins._check()
+    assert one.left == 1 and not driven.value, "what it gets when the chip is back"
+
+
 async def test_an_output_whose_chip_has_gone_says_so(board: SimBoard, chip: Chip, pins: Pins, ear: Any) -> None:
     one = ear()
     driven = pins.drive("SENSOR_A", OutputWish(), False, one)

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from edgehost.gpio import pwm as pwm_module
 from edgehost.gpio.pwm import Pwm, PwmSettings
 from edgehost.gpio.trouble import GpioError
+from tests.gpio import kernel_pwm
 
 
 @pytest.fixture
-def channel(tmp_path: Path) -> Path:
-    """pwmchip0 with channel 1 exported, as it is after boot."""
-    folder = tmp_path / "pwmchip0" / "pwm1"
-    folder.mkdir(parents=True)
-    for name, value in {"enable": "0", "duty_cycle": "500", "period": "900", "polarity": "normal"}.items():
-        (folder / name).write_text(f"{value}\n")
-    return folder
+def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pwmchip0 with channel 1 exported and never set up."""
+    monkeypatch.setattr(pwm_module, "_put", kernel_pwm.put)
+    return kernel_pwm.make(tmp_path / "pwmchip0" / "pwm1")
 
 
 def state(channel: Path) -> dict[str, str]:
@@ -37,6 +36,24 @@ def test_a_channel_is_set_up_run_and_disabled(channel: Path, tmp_path: Path) -> 
     assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "20000000", "polarity": "normal"}
     Pwm(PwmSettings(channel=1, frequency_hz=50, safe_duty=0.5), tmp_path).rest()
     assert state(channel)["duty_cycle"] == "10000000" and state(channel)["enable"] == "1"
+
+
+def test_a_channel_that_runs_is_set_up_anew(channel: Path, tmp_path: Path) -> None:
+    Pwm(PwmSettings(channel=1), tmp_path).open()
+    Pwm(PwmSettings(channel=1), tmp_path).set(1)
+    Pwm(PwmSettings(channel=1, frequency_hz=1_000_000, polarity="inversed"), tmp_path).open()
+    assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "1000", "polarity": "inversed"}
+
+
+def test_settings_that_are_refused_leave_it_as_it_was(channel: Path, tmp_path: Path) -> None:
+    with pytest.raises(GpioError, match=r"refuses pwm1/period = 100000000000; try another frequency_hz"):
+        Pwm(PwmSettings(channel=1, frequency_hz=0.01), tmp_path).open()
+    assert state(channel) == {"enable": "0", "duty_cycle": "0", "period": "0", "polarity": "normal"}
+    Pwm(PwmSettings(channel=1), tmp_path).open()
+    Pwm(PwmSettings(channel=1), tmp_path).set(0.5)
+    with pytest.raises(GpioError):
+        Pwm(PwmSettings(channel=1, frequency_hz=0.01), tmp_path).open()
+    assert state(channel) == {"enable": "1", "duty_cycle": "500000", "period": "1000000", "polarity": "normal"}
 
 
 def test_the_polarity_is_written_only_where_it_differs(channel: Path, tmp_path: Path) -> None:
@@ -83,7 +100,7 @@ def test_no_permission_says_which_group(channel: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (22, "refuses pwm1/enable = 0; try another"),
+        (22, "refuses pwm1/period = 1000000; try another"),
         (16, "a driver in the kernel uses"),
         (13, "no permission"),
         (5, "Input/output"),
@@ -92,9 +109,9 @@ def test_no_permission_says_which_group(channel: Path, tmp_path: Path) -> None:
 def test_what_the_kernel_refuses_is_told(
     channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    def refuse(self: Path, mode: str = "r") -> None:
+    def refuse(path: Path, value: str) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(pwm_module, "_put", refuse)
     with pytest.raises(GpioError, match=said):
         Pwm(PwmSettings(channel=1), tmp_path).open()

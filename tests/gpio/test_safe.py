@@ -20,6 +20,7 @@ from edgehost.gpio.pwm import PwmSettings
 from edgehost.gpio.safe import CONSUMER, Note, SafeLine, SafeStates, apply, note_file
 from edgehost.gpio.sim import SimBoard
 from edgehost.state import StateFile
+from tests.gpio import kernel_pwm
 
 Kill = Callable[[], None]
 
@@ -27,12 +28,9 @@ Kill = Callable[[], None]
 @pytest.fixture
 def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A channel of a folder that looks like /sys/class/pwm."""
-    folder = tmp_path / "pwmchip0" / "pwm0"
-    folder.mkdir(parents=True)
-    for name in ("enable", "duty_cycle", "period", "polarity"):
-        (folder / name).write_text("0")
     monkeypatch.setattr(pwm, "ROOT", tmp_path)
-    return folder
+    monkeypatch.setattr(pwm, "_put", kernel_pwm.put)
+    return kernel_pwm.make(tmp_path / "pwmchip0" / "pwm0")
 
 
 async def test_the_note_says_what_is_driven_now(pins: Pins, line: Place, note: StateFile[Note], ear: Any) -> None:

@@ -19,6 +19,7 @@ from edgehost.gpio import pins, pwm
 from edgehost.gpio.line import InputWish, Place
 from edgehost.gpio.sim import SimBoard
 from edgehost.triggers.gpio import GpioOutput, GpioOutputSettings
+from tests.gpio import kernel_pwm
 
 pytestmark = pytest.mark.usefixtures("whole_again")
 
@@ -196,12 +197,9 @@ async def test_a_chip_that_comes_back_has_the_level_it_had(rig: Rig, until: Any,
 @pytest.fixture
 def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A channel of a folder that looks like /sys/class/pwm."""
-    folder = tmp_path / "pwmchip0" / "pwm0"
-    folder.mkdir(parents=True)
-    for name in ("enable", "duty_cycle", "period", "polarity"):
-        (folder / name).write_text("0")
     monkeypatch.setattr(pwm, "ROOT", tmp_path)
-    return folder
+    monkeypatch.setattr(pwm, "_put", kernel_pwm.put)
+    return kernel_pwm.make(tmp_path / "pwmchip0" / "pwm0")
 
 
 async def test_answers_are_duties(rig: Rig, channel: Path, until: Any) -> None:
@@ -238,6 +236,30 @@ async def test_an_upgrade_keeps_the_duty(rig: Rig, channel: Path) -> None:
     assert duty(channel) == "125000"
     await rig.end(faster)
     assert duty(channel) == "off"
+
+
+async def test_an_upgrade_whose_frequency_is_refused_leaves_the_old_one_running(rig: Rig, channel: Path) -> None:
+    old = await rig.output(pwm={"safe_duty": 1})
+    send(old, b"0.25")
+    new = await rig.output(pwm={"frequency_hz": 0.01})
+    with pytest.raises(TriggerError, match=r"no PWM channel now: pwm: .* refuses pwm0/period"):
+        new.send(Event(), Response(body=b"1"))
+    assert duty(channel) == "250000"
+    send(old, b"0.5")
+    await rig.end(old)
+    assert duty(channel) == "1000000"
+    await asyncio.sleep(0.5)  # the new one tries on
+    assert duty(channel) == "1000000"
+
+
+async def test_another_safe_duty_does_not_stop_a_channel(rig: Rig, channel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = await rig.output(pwm={})
+    send(old, b"0.25")
+    written: list[str] = []
+    monkeypatch.setattr(pwm, "_put", lambda path, value: written.append(path.name))
+    await rig.output(pwm={"safe_duty": 1})
+    assert written == []
+    monkeypatch.undo()
 
 
 async def test_a_channel_of_another_function_is_left_alone(rig: Rig, channel: Path) -> None:

@@ -63,8 +63,8 @@ def line(tmp_path: Path) -> Iterator[Line]:
 def listen(host: Callable[..., Any], line: Line) -> Callable[..., Awaitable[tuple[SerialTrigger, Any]]]:
     """`await listen(framing="nmea", answer=...)`: a started trigger on the line, and its host."""
 
-    async def start(answer: Any = None, **keys: Any) -> tuple[SerialTrigger, Any]:
-        own = host(origin=Origin("serial", "line"), **({"answer": answer} if answer else {}))
+    async def start(answer: Any = None, function: str = "echo", **keys: Any) -> tuple[SerialTrigger, Any]:
+        own = host(function_name=function, origin=Origin("serial", "line"), **({"answer": answer} if answer else {}))
         trigger = SerialTrigger(to_struct({"port": str(line.path), **keys}, SerialTrigger.Settings), own)
         await trigger.start()
         return trigger, own
@@ -211,11 +211,11 @@ async def test_an_endless_line_is_one_long_frame_and_little_memory(listen: Liste
 
 async def test_two_functions_hear_one_port(listen: Listen, line: Line, until: Until) -> None:
     one, first = await listen(framing="nmea", baud=4800)
-    two, second = await listen(framing={"kind": "fixed", "size": 10})
+    two, second = await listen(function="third", framing={"kind": "fixed", "size": 10})
     line.send(SENTENCE)
     await until(lambda: first.events and len(second.events) == len(SENTENCE) // 10)
     with pytest.raises(TriggerError, match=r"baud: 9600 is not what .* is used with already, 4800"):
-        await listen(baud=9600)
+        await listen(function="other", baud=9600)
     await one.stop()
     line.send(SENTENCE)
     await until(lambda: len(second.events) == 2 * len(SENTENCE) // 10)

@@ -53,7 +53,8 @@ class Plug:
 class Listener:
     """A user of a port."""
 
-    def __init__(self, prompt: bool = False, **line: Any) -> None:
+    def __init__(self, prompt: bool = False, function: str = "f", **line: Any) -> None:
+        self.function = function
         self.line = LineSettings(**line)
         self.prompt = prompt
         self.data = b""

@@ -9,14 +9,15 @@ from edgehost.tty.line import DEFAULTS, LineSettings, Rs485, agreed
 
 
 def test_what_nobody_says_has_its_default() -> None:
-    line = agreed("/dev/ttyS0", [LineSettings(), LineSettings(port="x")])
+    line = agreed("/dev/ttyS0", [("f", LineSettings()), ("g", LineSettings(port="x"))])
     assert (line.baud, line.data_bits, line.parity, line.stop_bits, line.flow_control) == (9600, 8, "none", 1, "none")
     assert (line.dtr, line.rts, line.rs485) == (True, True, None)
     assert DEFAULTS.baud == 9600
 
 
 def test_what_one_says_holds_for_all() -> None:
-    line = agreed("x", [LineSettings(baud=115200), LineSettings(dtr=False), LineSettings(baud=115200, rs485=Rs485())])
+    wishes = [LineSettings(baud=115200), LineSettings(dtr=False), LineSettings(baud=115200, rs485=Rs485())]
+    line = agreed("x", zip("fgh", wishes, strict=True))
     assert (line.baud, line.dtr, line.rs485) == (115200, False, Rs485())
 
 
@@ -29,8 +30,19 @@ def test_what_one_says_holds_for_all() -> None:
         (LineSettings(rs485=Rs485()), LineSettings(rs485=Rs485(False)), "rs485: another table is not"),
     ],
 )
-def test_two_that_contradict_are_told(one: LineSettings, other: LineSettings, text: str) -> None:
+def test_two_functions_that_contradict_are_told(one: LineSettings, other: LineSettings, text: str) -> None:
     with pytest.raises(TriggerError) as caught:
-        agreed("/dev/x", [one, other])
+        agreed("/dev/x", [("f", one), ("g", other)])
     assert text in str(caught.value)
     assert "give it in one place alone" in str(caught.value)
+
+
+def test_the_newest_wish_of_a_function_is_what_it_wants() -> None:
+    old, other, new = LineSettings(baud=9600, dtr=False), LineSettings(rts=False), LineSettings(baud=115200)
+    line = agreed("x", [("f", old), ("g", other), ("f", new)])
+    assert (line.baud, line.dtr, line.rts) == (115200, False, False)
+
+
+def test_what_nobody_says_any_more_stays_as_it_was() -> None:
+    before = agreed("x", [("f", LineSettings(baud=115200))])
+    assert agreed("x", [("g", LineSettings(dtr=False))], before).baud == 115200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sys
@@ -126,16 +127,41 @@ async def test_users_that_want_different_settings_are_refused(plug: Plug, join: 
     first = Listener(port=str(plug.path), baud=4800)
     port = join(first)
     with pytest.raises(TriggerError, match=r"baud: 9600 is not what .* is used with already, 4800"):
-        join(Listener(port=str(plug.path), baud=9600))
+        join(Listener(port=str(plug.path), function="g", baud=9600))
     await port.tried.wait()
     assert port.line.baud == 4800
-    second = Listener(port=str(plug.path), stop_bits=2)
+    second = Listener(port=str(plug.path), function="g", stop_bits=2)
     assert join(second) is port
     await until(lambda: second.state == "running")
     assert port.line.stop_bits == 2
     assert [state for state, _ in first.told] == ["running", "degraded", "running"]
     plug.send(b"x")
     await until(lambda: first.data == b"x")
+
+
+async def test_a_new_version_of_a_function_may_want_other_settings(plug: Plug, join: Join, until: Until) -> None:
+    old, new = Listener(port=str(plug.path), baud=4800), Listener(port=str(plug.path), baud=115200)
+    other = Listener(port=str(plug.path), function="g", stop_bits=2)
+    port = join(old)
+    join(other)
+    join(new)
+    assert (port.line.baud, port.line.stop_bits) == (115200, 2)
+    await port.leave(old)
+    await until(lambda: new.state == "running")
+    assert (port.line.baud, new.state) == (115200, "running")
+
+
+async def test_a_new_version_that_fails_leaves_the_settings_of_the_old_one(plug: Plug, join: Join, until: Until) -> None:
+    old, new = Listener(port=str(plug.path), baud=4800), Listener(port=str(plug.path), baud=115200)
+    port = join(old)
+    await port.tried.wait()
+    join(new)
+    await until(lambda: new.state == "running")
+    await port.leave(new)
+    await until(lambda: [state for state, _ in old.told] == ["running", "degraded", "running", "degraded", "running"])
+    assert port.line.baud == 4800
+    plug.send(b"x")
+    await until(lambda: old.data == b"x")
 
 
 async def test_a_port_that_another_program_has_says_which(plug: Plug, join: Join, until: Until) -> None:
@@ -197,6 +223,17 @@ def test_a_port_that_may_not_be_opened_says_what_to_do(plug: Plug, group: str, m
     text = os.read(told, 4096).decode()
     os.close(told)
     assert "no permission" in text and advice in text
+
+
+def test_a_port_that_the_service_may_not_open_says_what_to_do(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device outside of DeviceAllow= answers; pyserial passes the number on."""
+
+    def refused(self: object) -> None:
+        raise OSError(errno.EPERM, "could not open port")
+
+    monkeypatch.setattr("serial.Serial.open", refused)
+    with pytest.raises(TriggerError, match=r"not allowed to this service: .*; restart the service, or .* DeviceAllow=char-NAME"):
+        Device(str(plug.path), agreed(str(plug.path), []))
 
 
 async def test_frames_are_written_whole_and_in_order_to_a_slow_reader(plug: Plug, join: Join, until: Until) -> None:

@@ -68,7 +68,7 @@ class ModbusTrigger:
         if settings.url:
             wire: Wire = wires.connection(settings.url)
         else:
-            wire = wires.serial(settings, host.shared(Ports.KEY, Ports), host.config, self._poller.nudge)
+            wire = wires.serial(host.function_name, settings, host.shared(Ports.KEY, Ports), host.config, self._poller.nudge)
         self._wire = wire
         self._master = Master(wire, settings.unit, settings.timeout_s, settings.retries)
         self._poller.start(f"modbus {host.function_name}/{host.origin.name}")

@@ -49,7 +49,8 @@ class SerialWire:
 
     prompt = True
 
-    def __init__(self, line: LineSettings, back: Callable[[], None]) -> None:
+    def __init__(self, function: str, line: LineSettings, back: Callable[[], None]) -> None:
+        self.function = function
         self.line = line
         self.lock = asyncio.Lock()
         self.hear: Heard | None = None
@@ -197,10 +198,12 @@ class Wires:
         self._connections: dict[str, Connection] = {}
         self._locks: WeakKeyDictionary[Port, asyncio.Lock] = WeakKeyDictionary()
 
-    def serial(self, line: LineSettings, ports: Ports, config: Config, back: Callable[[], None]) -> SerialWire:
-        """A wire to the port that `line` means; `back` is called when it has come. TriggerError: no such port, or a line set
-        otherwise."""
-        wire = SerialWire(line, back)
+    def serial(
+        self, function: str, line: LineSettings, ports: Ports, config: Config, back: Callable[[], None]
+    ) -> SerialWire:
+        """A wire to the port that `line` means, for a function; `back` is called when it has come. TriggerError: no such port, or
+        a line set otherwise."""
+        wire = SerialWire(function, line, back)
         port = ports.use(wire, config)
         wire.join(port, self._locks.setdefault(port, asyncio.Lock()))
         return wire
