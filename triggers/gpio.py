@@ -209,6 +209,10 @@ class _Line:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._pulses is not None:
+            self._lines.drain()
+            self._close(self._pulses.end(time.monotonic_ns()), clock.wall_offset_ns())
+            self._pulses = None
         self._lines.leave(place, self)
 
     def _away(self, reason: str) -> None:
@@ -221,10 +225,10 @@ class _Line:
             self._trigger.lost(lost)
         wall_ns = clock.wall_offset_ns()
         if self._pulses is not None:
+            self._pulses.lose(lost)
             for edge in edges:
                 if edge.rising in self._wanted:
-                    self._close(self._pulses.pulse(edge.timestamp_ns, lost), wall_ns)
-                    lost = 0
+                    self._close(self._pulses.pulse(edge.timestamp_ns), wall_ns)
             return
         for edge in edges:
             if self._hold is not None:
@@ -274,7 +278,7 @@ class _Line:
         for window in windows:
             fields = (
                 f'"count":{window.count},"frequency_hz":{window.frequency_hz:.6g},'
-                f'"window_s":{self._settings.window_s:.6g},"lost":{window.lost}'
+                f'"window_s":{window.length_ns / 1e9:.6g},"lost":{window.lost}'
             )
             self._trigger.offer(self._event("window", window.end_ns, wall_ns, fields))
 

@@ -4,6 +4,7 @@
     edge inside the window               counted
     edge after the window's end          the window is closed (and every empty one up to the edge), then the edge counts
     the time is past the window's end    closed: read every edge of that time before you ask
+    nobody listens any more              closed as long as it was, if there is something in it
 
 The frequency is that of the pulses themselves, not count / window: from the last pulse of an earlier window to the last of this
 one. After a pause of more than a window only this window's pulses say it; a lone pulse then gives the time since the one before.
@@ -18,9 +19,11 @@ class Window(Struct, frozen=True):
     """One closed window: it ended at `end_ns` and had `count` pulses. `frequency_hz` is 0 if that cannot be said."""
 
     end_ns: int
+    length_ns: int
     count: int
     frequency_hz: float
     lost: int
+    """Edges that went unseen in it."""
 
 
 class Pulses:
@@ -37,26 +40,38 @@ class Pulses:
         self._before_ns: int | None = None
         """The last pulse before this window."""
 
-    def pulse(self, timestamp_ns: int, lost: int = 0) -> list[Window]:
-        """Count one; `lost` is how many went unseen just before it. Returns the windows that had ended by then."""
+    def lose(self, count: int) -> None:
+        """So many edges went unseen; they belong to the window that is open."""
+        self._lost += count
+
+    def pulse(self, timestamp_ns: int) -> list[Window]:
+        """Count one. Returns the windows that had ended by then."""
         closed = self.tick(timestamp_ns)
         if not self._count:
             self._first_ns = timestamp_ns
         self._last_ns = timestamp_ns
         self._count += 1
-        self._lost += lost
         return closed
 
     def tick(self, now_ns: int) -> list[Window]:
         """The windows that have ended by now, in order."""
         closed = []
         while now_ns >= self.due_ns:
-            closed.append(Window(self.due_ns, self._count, self._frequency_hz(), self._lost))
+            closed.append(self._window(self.due_ns))
             if self._count:
                 self._before_ns = self._last_ns
             self.due_ns += self._window_ns
             self._count = self._lost = 0
         return closed
+
+    def end(self, now_ns: int) -> list[Window]:
+        """The windows that have ended by now, and the one that is open, if there is something in it."""
+        closed = self.tick(now_ns)
+        return [*closed, self._window(now_ns)] if self._count or self._lost else closed
+
+    def _window(self, end_ns: int) -> Window:
+        length_ns = self._window_ns - (self.due_ns - end_ns)
+        return Window(end_ns, length_ns, self._count, self._frequency_hz(), self._lost)
 
     def _frequency_hz(self) -> float:
         if not self._count:

@@ -53,7 +53,8 @@ def test_a_pause_does_not_dilute_the_frequency() -> None:
 def test_what_was_lost_is_told_with_its_window() -> None:
     pulses = Pulses(10, 0)
     pulses.pulse(1)
-    pulses.pulse(5, lost=7)
+    pulses.lose(7)
+    pulses.pulse(5)
     assert [(window.count, window.lost) for window in pulses.tick(20)] == [(2, 7), (0, 0)]
 
 
@@ -77,3 +78,11 @@ def test_each_pulse_is_in_the_one_window_of_its_time(gaps: list[int], window: in
     for each in windows:
         assert each.count == sum(each.end_ns - window <= time < each.end_ns for time in times)
     assert sum(each.count for each in windows) == len(times)
+
+
+def test_the_last_window_is_as_long_as_it_was() -> None:
+    pulses = Pulses(10, 0)
+    pulses.pulse(12)
+    pulses.pulse(14)
+    assert [(window.end_ns, window.length_ns, window.count) for window in pulses.end(16)] == [(16, 6, 2)]
+    assert Pulses(10, 0).end(4) == [], "nothing in it"

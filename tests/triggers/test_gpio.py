@@ -151,6 +151,20 @@ async def test_pulses_are_counted_in_windows(rig: Rig, until: Any) -> None:
     assert host.reports == [("running", "")]
 
 
+@pytest.mark.parametrize("how", ["stop", "unplug"])
+async def test_what_was_counted_is_told_when_nobody_listens_any_more(rig: Rig, until: Any, how: str) -> None:
+    host = await rig.trigger(lines=["FLOW"], edges="rising", window_s=3600)
+    rig.pull("FLOW", 1, 0, 1, 0, 1)
+    if how == "stop":
+        await rig.triggers[-1].stop()
+    else:
+        await asyncio.sleep(0.05)  # what waits in a chip that goes is lost with it
+        rig.board.unplug(rig.board.chips()[0])
+        await until(lambda: host.events)
+    (told,) = bodies(host)
+    assert (told["edge"], told["count"]) == ("window", 3) and 0 < told["window_s"] < 60
+
+
 async def test_a_loop_held_up_loses_no_window_and_mixes_none(rig: Rig, until: Any) -> None:
     """The timer fires late: pulses made before and after the window's end are told apart by their times."""
     host = await rig.trigger(lines=["FLOW"], edges="rising", window_s=0.1)
