@@ -69,7 +69,7 @@ def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Ite
     yield checks.limits(cgroup.usable(cgroup.own_folder(ROOT), os.getpid()))
     yield checks.sandbox(landlock.version())
     yield checks.clock(ROOT, time.gmtime().tm_year, kernel_probe.clock_synchronised)
-    yield checks.serial_ports(ROOT, checks.may_read_and_write)
+    yield checks.serial_ports(ROOT, found.profile, checks.may_read_and_write)
     yield checks.gpio_chips(ROOT, checks.may_read_and_write)
     if settings is not None:
         yield checks.configuration(str(settings.source), settings.warnings)

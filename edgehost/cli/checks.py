@@ -181,10 +181,15 @@ def clock(root: Path, year: int, kernel_synchronised: Callable[[], bool | None])
     return Finding("clock", "warn", found, CLOCK_ADVICE)
 
 
-def serial_ports(root: Path, usable: Usable) -> Finding:
-    """May we open the serial ports that are there?"""
-    ports = sorted(path for pattern in SERIAL_GLOBS for path in (root / "dev").glob(pattern))
-    return _devices("serial ports", ports, usable, "dialout")
+def serial_ports(root: Path, profile: Profile, usable: Usable) -> Finding:
+    """May we open the serial ports that are there? Of /dev/ttyS* only those the board has, for a kernel makes some up; and none
+    that is a console.
+    """
+    usual = (path for pattern in SERIAL_GLOBS for path in (root / "dev").glob(pattern))
+    own = (root / port.path.lstrip("/") for port in profile.serial.values())
+    consoles = _text(root / "sys/class/tty/console/active").split()
+    ports = {path.resolve(): path for path in (*usual, *own) if path.exists() and path.resolve().name not in consoles}
+    return _devices("serial ports", sorted(ports.values()), usable, "dialout")
 
 
 def gpio_chips(root: Path, usable: Usable) -> Finding:

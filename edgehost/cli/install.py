@@ -10,8 +10,8 @@ import typer
 
 from edgehost.config import Config
 from edgehost.profile import Profile, current, load
-from edgehost.service.files import CONFIG, STATE, Owner, wanted
-from edgehost.service.plan import FUNCTIONS, SECRETS, Step, to_install
+from edgehost.service.files import CONFIG, SECRETS, STATE, Owner, wanted
+from edgehost.service.plan import FUNCTIONS, Step, to_install
 from edgehost.service.system import carry_out, check_able, look, look_at_device, program_for
 
 ROOT_HELP = "The root folder of another system, such as an image that is being built; nothing is started then."

@@ -4,14 +4,15 @@
     "BCM17", "J8-11"                                                                          a pin of the board's profile
     "SENSOR_A"                                                                                a line's name, on any chip
     "17"                                                                                      on `[gpio] chip`, or the only chip
-Asked anew for every connection: chips come and go, and their numbers change.
+Asked anew for every connection: chips come and go, and their numbers change. So do names: what a kernel writes behind a pin's, as
+in "P8_35 [hdmi]", is what another writes otherwise, so a pin of the profile is found by the part before it too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edgehost.gpio.line import Chip, Driver, Place
+from edgehost.gpio.line import Chip, Driver, LineInfo, Place
 from edgehost.gpio.trouble import GpioError, refusal, unknown
 from edgehost.profile.model import Gpio as Header
 
@@ -68,7 +69,7 @@ class Places:
 
     def _named(self, name: str, line: str, chips: list[Chip]) -> Place:
         lines = [info for chip in chips for info in self._driver.lines(chip)]
-        found = [info.place for info in lines if info.name == name]
+        found = [info.place for info in lines if info.name == name] or self._alike(line, lines)
         if len(found) > 1:
             several = ", ".join(f"{Path(place.chip).name}:{place.offset}" for place in found)
             raise GpioError(f"{line}: {len(found)} lines have this name; use one of {several}", "failed")
@@ -76,6 +77,17 @@ class Places:
             known = [*self._header.pins, *(info.name for info in lines)]
             raise unknown(line, "no line has this name", known, "`edgehost gpio list` shows all")
         return found[0]
+
+    def _alike(self, line: str, lines: list[LineInfo]) -> list[Place]:
+        """Where `line` is a pin of the board: the lines that are called as it, but for what the kernel writes behind."""
+        pin = self._header.find(line)
+        name = _bare(pin.name) if pin is not None else ""
+        names = (name, *self._header.renamed.get(name, ())) if name else ()
+        return [info.place for info in lines if _bare(info.name) in names]
+
+
+def _bare(name: str) -> str:
+    return name.partition(" [")[0]
 
 
 def _chip(line: str, name: str, chips: list[Chip]) -> Chip:

@@ -50,6 +50,8 @@ class Gpio(Struct, frozen=True, forbid_unknown_fields=True):
     """Signal = its line: an offset or a line name on the first chip, or a table with chip and offset or name."""
     headers: dict[str, tuple[Text, ...]] = {}
     """Header = its pins' signals, from pin 1 on. What is no signal of `lines` (`3V3`, `GND`) cannot be asked for."""
+    renamed: dict[str, tuple[Text, ...]] = {}
+    """A line's name = what other kernels call it. Neither has what a kernel writes behind it, as in `P8_35 [hdmi]`."""
     notes: dict[str, Text] = {}
     """Signal = what else it is used for."""
     note: str = ""

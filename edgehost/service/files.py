@@ -18,10 +18,13 @@ PROGRAM = PurePosixPath("/opt/edgehost/bin/edgehost")
 """What the templates call; `install` writes the path of its own program there."""
 CONFIG = PurePosixPath("/etc/edgehost/edgehost.toml")
 STATE = PurePosixPath("/var/lib/edgehost")
-RETRY_UNIT, UNIT = "edgehost-retry.service", "edgehost.service"
+SECRETS = CONFIG.parent / "secrets"
+RETRY_UNIT, UNIT = "edgehost-retry.timer", "edgehost.service"
 DEVICE_GROUPS = ("dialout", "gpio", "i2c", "render", "spi", "video")
 """Groups that own devices on Debian, Raspberry Pi OS and Ubuntu; of these the service joins those that exist."""
 SOME_WATCHDOG_S, MOST_WATCHDOG_S = 30, 60
+FOLDERS_FROM = 250
+"""The first systemd that takes a folder of credentials; an older one does not start a service that names one."""
 
 _SHARED: dict[Owner, dict[str, str]] = {
     "person": {
@@ -55,6 +58,8 @@ class Device(Struct, frozen=True):
     watchdog_s: int = 0
     """What the hardware's watchdog is set to; 0: it is left alone."""
     small_journal: bool = False
+    secrets: tuple[str, ...] | None = None
+    """The files in SECRETS, for a systemd older than FOLDERS_FROM; None: it takes the folder."""
 
 
 class File(Struct, frozen=True):
@@ -110,7 +115,19 @@ def _drop_in(device: Device) -> str:
     if device.pwm:
         lines.append("# PWM is driven through sysfs, which is read-only otherwise (ProtectKernelTunables=).")
         lines += [f"ReadWritePaths=-{path}" for path in device.pwm]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_credentials(device.secrets), ""])
+
+
+def _credentials(names: tuple[str, ...] | None) -> list[str]:
+    """Each secret as a credential `secrets_NAME`. One by one, a file that is gone would keep the service from starting: it comes
+    as an empty line instead, for systemd takes no default that is empty.
+    """
+    if names is None:
+        return ["# Each file there is a credential of its own, secrets_NAME.", f"LoadCredential=secrets:{SECRETS}"]
+    lines = ["# This systemd takes no folder of credentials: after a new secret, run `edgehost install` again."]
+    for name in (name.replace("%", "%%") for name in names):
+        lines += [f"LoadCredential=secrets_{name}:{SECRETS}/{name}", rf"SetCredential=secrets_{name}:\n"]
+    return lines
 
 
 def below(root: Path, path: PurePosixPath) -> Path:

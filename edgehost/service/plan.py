@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from edgehost.service.files import CONFIG, JOURNAL, RETRY_UNIT, STATE, UNIT, File, Owner, removable
 
-SECRETS = CONFIG.parent / "secrets"
 FUNCTIONS = STATE / "functions"
+_RULED = ("gpio", "pwm", "tty")
+"""What the udev rules are about."""
 
 
 class Write(Struct, frozen=True):
@@ -60,6 +61,8 @@ class Facts(Struct, frozen=True):
     """SECRETS and FUNCTIONS exist."""
     enabled: bool = False
     active: bool = False
+    known: tuple[str, ...] = ()
+    """Those of our units that systemd has: they may run, be starting, or wait for the next try."""
     live: bool = True
     """False: it is the root folder of a system that does not run now (an image that is being built)."""
     sysusers: bool = True
@@ -81,7 +84,7 @@ def to_install(files: Sequence[File], facts: Facts, root: str, start: bool) -> l
     if not facts.folders or _named(files, "tmpfiles.d") in changed:
         steps.append(Run(("systemd-tmpfiles", *at, "--create", _named(files, "tmpfiles.d").name)))
     if facts.live:
-        steps += _take_notice(files, changed)
+        steps += _take_notice(files, changed, first=not facts.enabled)
     if not facts.enabled:
         steps.append(Run(("systemctl", *at, "enable", UNIT)))
     if facts.live and start:
@@ -97,12 +100,14 @@ def _users(description: PurePosixPath, sysusers: bool, at: tuple[str, ...]) -> l
     return [group, Run(("useradd", *at, "--system", "--user-group", *folder, "edgehost"), may_fail=True)]
 
 
-def _take_notice(files: Sequence[File], changed: set[PurePosixPath]) -> list[Step]:
-    """Those who have read such a file already read it again."""
+def _take_notice(files: Sequence[File], changed: set[PurePosixPath], first: bool) -> list[Step]:
+    """Those who have read such a file already read it again. At the `first` install a package's rules are there already, and udev
+    may have read them before there was the group they name.
+    """
     steps: list[Step] = []
-    if _named(files, "rules.d") in changed:
+    if first or _named(files, "rules.d") in changed:
         steps.append(Run(("udevadm", "control", "--reload"), may_fail=True))
-        steps.append(Run(("udevadm", "trigger", "--subsystem-match=gpio", "--subsystem-match=tty"), may_fail=True))
+        steps.append(Run(("udevadm", "trigger", *(f"--subsystem-match={name}" for name in _RULED)), may_fail=True))
     if any(_is_unit(path) for path in changed):
         steps.append(Run(("systemctl", "daemon-reload")))
     if PurePosixPath(JOURNAL) in changed:
@@ -128,8 +133,8 @@ def to_uninstall(owner: Owner, facts: Facts, root: str, purge: bool) -> list[Ste
     """The steps, in order. Configuration and state stay unless `purge`; a package's own files go with the package."""
     at = () if root == "/" else (f"--root={root}",)
     steps: list[Step] = []
-    if facts.live and facts.active:
-        steps.append(Run(("systemctl", "stop", UNIT, RETRY_UNIT)))
+    if facts.live and facts.known:
+        steps.append(Run(("systemctl", "stop", *facts.known)))
     if facts.enabled:
         steps.append(Run(("systemctl", *at, "disable", UNIT)))
     steps += [Remove(path) for path in removable(owner) if path in facts.content]

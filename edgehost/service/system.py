@@ -5,6 +5,7 @@ taken.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,11 +16,27 @@ from pathlib import Path, PurePosixPath
 import edgehost
 from edgehost.errors import InstallError
 from edgehost.profile import Profile
-from edgehost.service.files import CONFIG, DEVICE_GROUPS, PROGRAM, UNIT, Device, File, Owner, below, removable, watchdog_s
-from edgehost.service.plan import FUNCTIONS, SECRETS, Facts, Remove, Step, Write
+from edgehost.service.files import (
+    CONFIG,
+    DEVICE_GROUPS,
+    FOLDERS_FROM,
+    PROGRAM,
+    RETRY_UNIT,
+    SECRETS,
+    UNIT,
+    Device,
+    File,
+    Owner,
+    below,
+    removable,
+    watchdog_s,
+)
+from edgehost.service.plan import FUNCTIONS, Facts, Remove, Step, Write
 
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """What ProtectHome= and PrivateTmp= of the unit take out of the service's sight."""
+_LIBRARIES = ("lib/systemd", "usr/lib/systemd", "usr/lib/*/systemd")
+"""Where systemd's own library is, which has its version in its name."""
 _ADVICE = (
     "make an environment that every user can read: sudo python3 -m venv /opt/edgehost && "
     "sudo /opt/edgehost/bin/pip install edgehost && sudo /opt/edgehost/bin/edgehost install"
@@ -81,7 +98,22 @@ def look_at_device(root: Path, profile: Profile | None, watchdog: bool, small_jo
         pwm=tuple(sorted(str(chip.resolve()) for chip in Path("/sys/class/pwm").glob("pwmchip*"))) if live else (),
         watchdog_s=watchdog_s(board.max_timeout_s) if board is not None and there else 0,
         small_journal=on_card if small_journal is None else small_journal,
+        secrets=None if systemd_version(root) >= FOLDERS_FROM else _secrets(root),
     )
+
+
+def systemd_version(root: Path) -> int:
+    """That of the system below `root`, which need not be able to run here; 0 where it is not found."""
+    libraries = (path.name for folder in _LIBRARIES for path in root.glob(f"{folder}/libsystemd-shared-*.so"))
+    return max((int(number) for name in libraries for number in re.findall(r"-(\d+)", name)), default=0)
+
+
+def _secrets(root: Path) -> tuple[str, ...]:
+    """What a credential can be named after; a `:` ends the name there."""
+    try:
+        return tuple(sorted(path.name for path in below(root, SECRETS).iterdir() if path.is_file() and ":" not in path.name))
+    except OSError:
+        return ()
 
 
 def look(root: Path, files: Sequence[File], owner: Owner) -> Facts:
@@ -97,9 +129,17 @@ def look(root: Path, files: Sequence[File], owner: Owner) -> Facts:
         folders=all(below(root, folder).is_dir() for folder in (SECRETS, FUNCTIONS)),
         enabled=wants.is_symlink(),
         active=live and subprocess.run(["systemctl", "is-active", "--quiet", UNIT], check=False).returncode == 0,
+        known=tuple(unit for unit in (UNIT, RETRY_UNIT) if live and _known(unit)),
         live=live,
         sysusers=shutil.which("systemd-sysusers") is not None,
     )
+
+
+def _known(unit: str) -> bool:
+    """Whether systemd has it, if only because it runs on without its file."""
+    command = ["systemctl", "show", "--property=LoadState,ActiveState", unit]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return "LoadState=not-found" not in shown or not {"ActiveState=inactive", "ActiveState=failed"} & set(shown)
 
 
 def _text(path: Path) -> str:

@@ -150,20 +150,35 @@ def test_clock(root, files, year, kernel, state):
 
 
 def test_devices_that_are_not_there_are_nothing_to_worry_about(root):
-    assert checks.serial_ports(root({"dev/tty0": ""}), lambda path: False).found == "none"
+    assert checks.serial_ports(root({"dev/tty0": ""}), load("generic-x86_64"), lambda path: False).found == "none"
     assert checks.gpio_chips(root({}), lambda path: False).state == "ok"
 
 
 def test_devices_one_may_open_are_listed(root):
     machine = root({f"dev/{name}": "" for name in ("ttyUSB0", "ttyACM1", "ttyAMA0", "gpiochip0", "tty0")})
-    assert checks.serial_ports(machine, lambda path: True).found == "ttyACM1, ttyAMA0, ttyUSB0"
+    assert checks.serial_ports(machine, load("generic-x86_64"), lambda path: True).found == "ttyACM1, ttyAMA0, ttyUSB0"
     assert checks.gpio_chips(machine, lambda path: True) == checks.Finding("gpio chips", "ok", "gpiochip0")
+
+
+def test_the_boards_own_ports_are_looked_at_but_for_the_console(root):
+    files = {f"dev/ttyS{number}": "" for number in range(4)}
+    beaglebone = root({**files, "sys/class/tty/console/active": "tty0 ttyS0\n"})
+    assert checks.serial_ports(beaglebone, load("beaglebone-black"), lambda path: True).found == "ttyS1, ttyS2"
+
+
+def test_a_port_by_two_names_is_one(root):
+    pi = root({"dev/ttyS0": "", "dev/ttyAMA0": ""})
+    (pi / "dev/serial0").symlink_to("ttyS0")
+    assert checks.serial_ports(pi, load("raspberry-pi-4b"), lambda path: True).found == "serial0, ttyAMA0"
+    (pi / "dev/serial0").unlink()
+    (pi / "dev/serial0").symlink_to("ttyAMA0")
+    assert checks.serial_ports(pi, load("raspberry-pi-4b"), lambda path: True).found == "serial0"
 
 
 def test_a_port_one_may_not_open_names_the_group_to_join(root, monkeypatch):
     machine = root({"dev/ttyUSB0": "", "dev/ttyUSB1": ""})
     monkeypatch.setattr(checks, "_group", lambda path: "dialout")
-    finding = checks.serial_ports(machine, lambda path: path.name != "ttyUSB1")
+    finding = checks.serial_ports(machine, load("generic-x86_64"), lambda path: path.name != "ttyUSB1")
     assert (finding.state, finding.found) == ("warn", "no right to open ttyUSB1")
     assert "sudo usermod -aG dialout USER" in finding.advice
     monkeypatch.setattr(checks, "_group", lambda path: "root")

@@ -8,6 +8,7 @@ from edgehost.gpio.line import Chip, Place
 from edgehost.gpio.places import Places
 from edgehost.gpio.sim import SimBoard
 from edgehost.gpio.trouble import GpioError
+from edgehost.profile import load
 from edgehost.profile.model import Gpio, Line
 
 HEADER = Gpio(
@@ -41,6 +42,33 @@ def found(board: SimBoard, line: str, chip: str = "", header: Gpio = HEADER) -> 
 )
 def test_a_line_is_found(board: SimBoard, line: str, place: tuple[str, int]) -> None:
     assert found(board, line) == place
+
+
+BEAGLEBONE = load("beaglebone-black").gpio
+
+
+@pytest.mark.parametrize(
+    ("names", "line", "offset"),
+    [
+        (["P8_42 [hdmi]", "P8_35 [lcd d12]"], "P8_35", 1),
+        (["P8_42 [hdmi]", "P8_35 [hdmi]"], "P8_35", 1),
+        (["P8_42 [hdmi]", "P9_12"], "P9_12", 1),
+        (["P8_42 [hdmi]", "P9_42A [ecappwm0]"], "P9_42", 1),
+        (["P8_42 [hdmi]", "P8_42A [ecappwm0]"], "P9_42", 1),
+        (["P8_42A [ecappwm0]", "P8_42 [hdmi]"], "P8_42", 1),
+        (["P8_35 [hdmi]", "P8_35 [lcd d12]"], "P8_35", 1),
+    ],
+)
+def test_a_pin_of_the_board_is_found_whatever_the_kernel_writes_behind_its_name(names: list[str], line: str, offset: int) -> None:
+    board = SimBoard(invent=False)
+    board.add("gpio-0-31", names)
+    assert found(board, line, header=BEAGLEBONE) == ("/dev/gpiochip0", offset)
+
+
+def test_the_name_of_a_line_that_is_no_pin_is_taken_as_it_is(board: SimBoard) -> None:
+    board.add("other", ["LED [red]"])
+    with pytest.raises(GpioError, match="LED: no line has this name"):
+        found(board, "LED")
 
 
 def test_a_number_is_on_the_configured_chip_or_the_only_one(board: SimBoard, chip: Chip) -> None:

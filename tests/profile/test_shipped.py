@@ -54,6 +54,12 @@ def test_every_pin_is_found_by_each_of_its_names(profile: Profile) -> None:
         assert line.chip in profile.gpio.chips or (not line.chip and line.name)
 
 
+def test_what_other_kernels_call_a_line_is_about_a_line(profile: Profile) -> None:
+    names = {line.name.partition(" [")[0] for line in profile.gpio.pins.values()}
+    assert set(profile.gpio.renamed) <= names
+    assert names.isdisjoint(name for others in profile.gpio.renamed.values() for name in others)
+
+
 def test_headers_have_their_pins(profile: Profile) -> None:
     assert {len(signals) for signals in profile.gpio.headers.values()} <= {40, 46}
 
@@ -65,7 +71,9 @@ def test_workers_leave_a_core(profile: Profile) -> None:
 def test_what_hardware_has_is_in_every_board(profile: Profile) -> None:
     if profile.generic:
         return
-    assert profile.gpio.lines and profile.storage.advice and profile.sources and profile.memory_mib
+    assert profile.gpio.lines and profile.serial and profile.storage.advice and profile.sources and profile.memory_mib
+    assert profile.cores or "fewer cores" in profile.note
+    assert profile.watchdog or "no watchdog is named" in profile.note
     assert all(provider.endswith("ExecutionProvider") for provider in profile.providers)
 
 

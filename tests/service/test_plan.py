@@ -9,12 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from edgehost.service.files import CONFIG, DROP_IN, JOURNAL, PROGRAM, UNIT, WATCHDOG, Device, removable, wanted, watchdog_s
-from edgehost.service.plan import FUNCTIONS, SECRETS, Facts, Remove, Run, Write, to_install, to_uninstall
+from edgehost.service.files import (
+    CONFIG,
+    DROP_IN,
+    JOURNAL,
+    PROGRAM,
+    RETRY_UNIT,
+    SECRETS,
+    UNIT,
+    WATCHDOG,
+    Device,
+    removable,
+    shared,
+    wanted,
+    watchdog_s,
+)
+from edgehost.service.plan import FUNCTIONS, Facts, Remove, Run, Write, to_install, to_uninstall
 
 DEVICE = Device(("dialout", "gpio"), ("/sys/devices/pwm/pwmchip0",), 14, True)
 FILES = wanted("person", PROGRAM, DEVICE)
-DONE = Facts({file.path: file.content for file in FILES}, user=True, folders=True, enabled=True, active=True)
+DONE = Facts(
+    {file.path: file.content for file in FILES}, user=True, folders=True, enabled=True, active=True, known=(UNIT, RETRY_UNIT)
+)
 
 
 def commands(steps: list[object]) -> list[str]:
@@ -28,12 +44,22 @@ def test_on_a_bare_system_everything_is_done_in_order() -> None:
         "systemd-sysusers edgehost.conf",
         "systemd-tmpfiles --create edgehost.conf",
         "udevadm control --reload",
-        "udevadm trigger --subsystem-match=gpio --subsystem-match=tty",
+        "udevadm trigger --subsystem-match=gpio --subsystem-match=pwm --subsystem-match=tty",
         "systemctl daemon-reload",
         "systemctl try-restart systemd-journald.service",
         "systemctl enable edgehost.service",
         "systemctl start edgehost.service",
     ]
+
+
+def test_the_rules_of_a_package_are_read_again_when_their_group_is_there() -> None:
+    """dpkg has put them there, and udev may have read them, before there was a group gpio."""
+    files = wanted("package", PROGRAM, DEVICE)
+    unpacked = Facts({file.path: file.content for file in shared("package", PROGRAM)})
+    told = [line.split()[0] for line in commands(to_install(files, unpacked, "/", start=True))]
+    assert told[:4] == ["systemd-sysusers", "systemd-tmpfiles", "udevadm", "udevadm"]
+    done = Facts({file.path: file.content for file in files}, user=True, folders=True, enabled=True, active=True)
+    assert to_install(files, done, "/", start=True) == []
 
 
 def test_where_all_is_as_it_should_be_nothing_is_done() -> None:
@@ -71,8 +97,14 @@ def test_without_systemd_sysusers_the_user_is_made_otherwise() -> None:
 def test_uninstall_undoes_install_and_keeps_what_is_the_persons() -> None:
     steps = to_uninstall("person", DONE, "/", purge=False)
     assert {step.path for step in steps if isinstance(step, Remove)} == {file.path for file in FILES if file.ours}
-    assert commands(steps)[0].startswith("systemctl stop edgehost.service")
+    assert commands(steps)[0] == "systemctl stop edgehost.service edgehost-retry.timer"
     assert to_uninstall("person", Facts({CONFIG: ""}, user=True, folders=True), "/", purge=False) == []
+
+
+@pytest.mark.parametrize("known", [(UNIT, RETRY_UNIT), (RETRY_UNIT,)])
+def test_what_is_starting_or_waits_for_its_next_try_is_stopped_too(known: tuple[str, ...]) -> None:
+    steps = to_uninstall("package", Facts(known=known), "/", purge=False)
+    assert commands(steps) == [f"systemctl stop {' '.join(known)}"]
 
 
 def test_purge_leaves_nothing() -> None:
@@ -108,6 +140,22 @@ def test_the_drop_in_names_the_groups_and_pwm_chips_of_this_device() -> None:
     assert "ReadWritePaths=-/sys/devices/pwm/pwmchip0\n" in content
     bare = next(file.content for file in wanted("person", PROGRAM, Device()) if str(file.path) == DROP_IN)
     assert "SupplementaryGroups" not in bare
+
+
+def drop_in(device: Device) -> list[str]:
+    return next(file.content.splitlines() for file in wanted("person", PROGRAM, device) if str(file.path) == DROP_IN)
+
+
+def test_secrets_are_a_folder_of_credentials_or_one_by_one() -> None:
+    assert f"LoadCredential=secrets:{SECRETS}" in drop_in(Device())
+    old = [line for line in drop_in(Device(secrets=("db", "100%"))) if "Credential=" in line]
+    assert old == [
+        f"LoadCredential=secrets_db:{SECRETS}/db",
+        r"SetCredential=secrets_db:\n",
+        f"LoadCredential=secrets_100%%:{SECRETS}/100%%",
+        r"SetCredential=secrets_100%%:\n",
+    ]
+    assert not [line for line in drop_in(Device(secrets=())) if "Credential=" in line]
 
 
 def test_the_unit_calls_the_program_that_installs_it() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgehost.errors import InstallError
-from edgehost.service.system import check_able, check_readable, look_at_device, program_for
+from edgehost.service.system import check_able, check_readable, look_at_device, program_for, systemd_version
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners: needs root")
 
@@ -92,3 +92,31 @@ def test_a_program_in_an_image_is_where_images_have_it(tmp_path: Path) -> None:
 def test_an_unknown_device_has_no_watchdog_and_its_own_journal(root: Path) -> None:
     device = look_at_device(root, None, True, None)
     assert (device.groups, device.watchdog_s, device.small_journal) == (("gpio", "video"), 0, False)
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "secrets"),
+    [
+        ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so", 252, None),  # Debian 12
+        ("usr/lib/aarch64-linux-gnu/systemd/libsystemd-shared-250.so", 250, None),
+        ("lib/systemd/libsystemd-shared-249.so", 249, ("db",)),  # Ubuntu 22.04, JetPack 6
+        ("usr/lib/systemd/libsystemd-shared-247.so", 247, ("db",)),  # Debian 11
+        ("usr/lib/systemd/libsystemd-core-252.so", 0, ("db",)),
+    ],
+)
+def test_an_old_systemd_is_told_of_each_secret(root: Path, library: str, version: int, secrets: tuple[str, ...] | None) -> None:
+    for name in (library, "etc/edgehost/secrets/db", "etc/edgehost/secrets/a:b", "etc/edgehost/secrets/folder/c"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert systemd_version(root) == version
+    assert look_at_device(root, None, True, None).secrets == secrets
+
+
+def test_without_a_folder_of_secrets_there_are_none(root: Path) -> None:
+    assert look_at_device(root, None, True, None).secrets == ()
+
+
+@pytest.mark.needs("systemctl")
+def test_the_library_has_the_version_systemd_says() -> None:
+    said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, timeout=10).stdout
+    assert said.startswith(f"systemd {systemd_version(Path('/'))} ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def nspawn_test(arguments: list[str]) -> int:
     cache = Cache()
     layers = [packages(cache, "amd64"), debian(cache, "amd64")]
     with phase("nspawn test"), checkout(cache) as layer:
-        return container.run([layer, *layers], ["env", "EDGEHOST_LAB=nspawn", *PYTEST, "tests/lab/nspawn", *arguments])
+        told = ["EDGEHOST_LAB=nspawn", *(f"{name}={os.environ[name]}" for name in ("CI",) if name in os.environ)]
+        return container.run([layer, *layers], ["env", *told, *PYTEST, "tests/lab/nspawn", *arguments])
 
 
 def vm_test(machine: str, arguments: list[str]) -> int:
@@ -115,9 +117,11 @@ def pi3_boot() -> int:
         machine.put(layer)
         print(machine.run("cat /proc/device-tree/model; echo; edgehost profile"))
         lines = machine.run(f"{ENVIRONMENT}/bin/python -", given=LINES.encode()).splitlines()
-        print(f"{len(lines)} named lines:", *lines)
-        recognised = "Raspberry Pi 3" in machine.run("edgehost profile --json")
-    return 0 if recognised and len(lines) == 54 else 1
+        print(*lines)
+        profile = json.loads(machine.run("edgehost profile --json"))["profile"]["name"]
+    named = [line for line in lines if line != "None"]
+    print(f"recognised as {profile}, {len(named)} named lines")
+    return 0 if profile.startswith("raspberry-pi-3") and len(named) == 54 else 1
 
 
 if __name__ == "__main__":

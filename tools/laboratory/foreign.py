@@ -13,7 +13,12 @@ from tools.laboratory.root import ENVIRONMENT, SOURCES, as_host, assembled
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 FORMAT = "qemu-aarch64"
 WHERE = Path("/usr/lib/binfmt.d") / f"{FORMAT}.conf"
-SELECTION = ("tests/framing", "tests/manifest")
+SELECTION = (
+    *(f"tests/{name}" for name in ("framing", "manifest", "profile", "gpio", "polling", "sdk", "service", "tty")),
+    *(f"tests/mqtt/test_{name}.py" for name in ("packets", "topics", "exchanges", "endpoint")),
+    *(f"tests/test_{name}.py" for name in ("schedule", "backoff", "config", "reload", "state", "secrets", "reconnect", "batch")),
+)
+"""What does not depend on workers: qemu-user knows neither Landlock nor membarrier, and forks slowly."""
 
 
 def register() -> None:

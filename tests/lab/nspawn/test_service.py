@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +21,7 @@ import pytest
 from edgehost.control.client import Client
 from edgehost.control.protocol import Chunk, Invoke
 from edgehost.errors import EdgehostError
+from edgehost.service.files import DROP_IN, Device, wanted
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Figure
@@ -57,6 +58,29 @@ class Hang:
         self.timer.cancel()
 """
 """A trigger that does what no trigger may: it stops the agent's loop."""
+LEAVE = """
+import msgspec, pathlib
+from edgehost.engine.function import Function
+
+class Settings(msgspec.Struct, frozen=True):
+    pass
+
+class Leave:
+    Settings, replies = Settings, False
+
+    def __init__(self, settings, host):
+        pass
+
+    async def start(self):
+        leave = pathlib.Path("/var/lib/edgehost/leave")
+        if leave.exists():
+            leave.unlink()
+            Function._sweep = lambda function: None
+
+    async def stop(self):
+        pass
+"""
+"""A trigger that takes the engine's sweep away: no event is ended at its deadline any more."""
 
 
 def run(*command: str, code: int | None = 0) -> str:
@@ -111,6 +135,23 @@ def drop_in(text: str) -> None:
     run("systemctl", "daemon-reload")
 
 
+def trigger(kind: str, code: str) -> None:
+    """A plugin with this class, `kind` with a capital, and `echo` with a trigger of it."""
+    about = SITE / f"{kind}-1.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {kind}\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[edgehost.triggers]\n{kind} = {kind}:{kind.capitalize()}\n")
+    (SITE / f"{kind}.py").write_text(code)
+    function("echo", more=f'[triggers.t]\nkind = "{kind}"\n')
+
+
+def flag(name: str) -> None:
+    """Say to a trigger that it is time; it takes the flag away."""
+    path = Path("/var/lib/edgehost") / name
+    path.touch()
+    shutil.chown(path.parent, "edgehost")
+
+
 def members() -> set[int]:
     """Every process of the service."""
     user = run("id", "-u", "edgehost")
@@ -137,6 +178,17 @@ def service() -> Iterator[None]:
     shutil.rmtree("/etc/systemd/system/edgehost.service.d", ignore_errors=True)
     run("systemctl", "daemon-reload")
     assert not subprocess.run(["pgrep", "-u", "edgehost"], capture_output=True).stdout
+
+
+@pytest.fixture
+def quick_retry(service: None) -> Iterator[None]:
+    """The minute until the next try is a second."""
+    folder = Path("/etc/systemd/system/edgehost-retry.timer.d")
+    folder.mkdir()
+    (folder / "quick.conf").write_text("[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=1s\nAccuracySec=10ms\n")
+    run("systemctl", "daemon-reload")
+    yield
+    shutil.rmtree(folder)
 
 
 def test_install_start_and_uninstall_again_and_again() -> None:
@@ -216,21 +268,30 @@ def test_a_stopped_agent_is_restarted_by_the_watchdog(service: None) -> None:
 
 @pytest.mark.figures
 def test_a_hung_loop_is_restarted_by_the_watchdog_and_says_where_it_hung(service: None, figure: Figure) -> None:
-    (SITE / "hang-1.dist-info").mkdir()
-    (SITE / "hang-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: hang\nVersion: 1\n")
-    (SITE / "hang-1.dist-info" / "entry_points.txt").write_text("[edgehost.triggers]\nhang = hang:Hang\n")
-    (SITE / "hang.py").write_text(HANG)
-    function("echo", more='[triggers.t]\nkind = "hang"\n')
+    trigger("hang", HANG)
     drop_in(f"WatchdogSec={WATCHDOG_S:g}")
     run("systemctl", "restart", "edgehost")
     until(answers, "the function to answer")
-    hang = Path("/var/lib/edgehost/hang")
-    hang.touch()
-    shutil.chown(hang.parent, "edgehost")
+    flag("hang")
     took = until(lambda: shown("NRestarts") == "1" and answers(), "the watchdog to restart it")
     figure(f"a hung loop to answering again, WatchdogSec={WATCHDOG_S:g}", took, "s", WATCHDOG_S + AGAIN_S)
     assert took <= WATCHDOG_S + AGAIN_S * SLOWER
     assert "hang.py" in journal(), "SIGABRT shows where it hung"
+
+
+def test_an_engine_that_leaves_events_behind_is_restarted_by_the_watchdog(service: None) -> None:
+    """The loop turns and gives signs of life, until an event is long past a deadline that nobody keeps."""
+    trigger("leave", LEAVE)
+    function("sleeper", "import time\ndef handler(context, event):\n    time.sleep(1000)\n", 'timeout = "1s"\n')
+    configure("echo", "sleeper")
+    drop_in(f"WatchdogSec={WATCHDOG_S:g}")
+    flag("leave")
+    run("systemctl", "restart", "edgehost")
+    with subprocess.Popen([PROGRAM, "invoke", "sleeper"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        time.sleep(WATCHDOG_S + 2)
+        assert shown("NRestarts") == "0", "an event a moment past its deadline is no reason"
+        until(lambda: shown("NRestarts") == "1" and answers(), "the watchdog to restart it")
+    assert "events of sleeper are long past their deadline" in journal()
 
 
 def test_a_reload_changes_what_runs_and_an_error_keeps_the_old(service: None) -> None:
@@ -251,15 +312,8 @@ def test_a_reload_changes_what_runs_and_an_error_keeps_the_old(service: None) ->
     assert not answers("more")
 
 
-def test_a_wrong_configuration_is_told_and_tried_again_when_it_is_mended(service: None) -> None:
-    wait = Path("/etc/systemd/system/edgehost-retry.service.d")
-    wait.mkdir()
-    (wait / "quick.conf").write_text(
-        "[Service]\nExecStart=\nExecStart=/bin/sleep 1\nExecStart=/bin/systemctl reset-failed edgehost.service\n"
-        "ExecStart=/bin/systemctl --no-block start edgehost.service\n"
-    )
+def test_a_wrong_configuration_is_told_and_tried_again_when_it_is_mended(quick_retry: None) -> None:
     configure("echo", more="[http]\nlisten = 3\n")
-    run("systemctl", "daemon-reload")
     run("systemctl", "restart", "edgehost", code=1)
     assert shown("ExecMainStatus") == "3"
     assert "listen" in journal()
@@ -268,7 +322,47 @@ def test_a_wrong_configuration_is_told_and_tried_again_when_it_is_mended(service
     run("systemctl", "stop", "edgehost")
     time.sleep(2)
     assert shown("ActiveState") == "inactive", "who stops it is not contradicted"
-    shutil.rmtree(wait)
+
+
+def test_too_many_ends_in_a_row_are_a_pause_and_not_the_end(quick_retry: None) -> None:
+    drop_in("RestartSec=10ms\n[Unit]\nStartLimitIntervalSec=5\nStartLimitBurst=4")
+
+    def given_up() -> bool:
+        run("systemctl", "kill", "--signal=KILL", "edgehost", code=None)
+        return shown("ActiveState") == "failed"
+
+    until(given_up, "systemd to give it up")
+    assert "repeated too quickly" in journal()
+    until(answers, "the service to be tried again")
+
+
+def test_a_stop_that_ends_badly_is_a_stop(quick_retry: None) -> None:
+    trigger("hang", HANG)
+    drop_in("TimeoutStopSec=1\nTimeoutAbortSec=1")
+    run("systemctl", "restart", "edgehost")
+    until(answers, "the function to answer")
+    flag("hang")
+    until(lambda: not Path("/var/lib/edgehost/hang").exists(), "the loop to hang")
+    run("systemctl", "stop", "edgehost", code=None)
+    assert shown("ActiveState") == "failed"
+    time.sleep(3)
+    assert shown("ActiveState") == "failed", "who stops it is not contradicted"
+
+
+def test_what_is_starting_or_waits_for_its_next_try_is_uninstalled_too(service: None) -> None:
+    function("slow", "import time\ntime.sleep(60)\n")
+    configure("slow")
+    run("systemctl", "restart", "--no-block", "edgehost")
+    until(lambda: shown("ActiveState") == "activating" and len(members()) > 1, "the start to wait for its function")
+    run(PROGRAM, "uninstall")
+    assert members() == set()
+    run(PROGRAM, "install", "--no-start")
+    configure("echo", more="[http]\nlisten = 3\n")
+    run("systemctl", "start", "edgehost", code=1)
+    assert run("systemctl", "is-active", "edgehost-retry.timer") == "active"
+    run(PROGRAM, "uninstall")
+    assert run("systemctl", "is-active", "edgehost-retry.timer", code=None) == "inactive"
+    assert run(PROGRAM, "uninstall").startswith("already as it should be")
 
 
 def test_a_full_run_stops_nothing_that_runs_and_a_start_waits_for_room(service: None) -> None:
@@ -299,7 +393,12 @@ def fill(folder: Path) -> None:
         pass
 
 
-def test_a_secret_is_there_for_the_service_and_its_folder_for_nobody(service: None) -> None:
+@pytest.mark.parametrize("secrets", [None, ("gone", "key")], ids=["a folder", "one by one"])
+def test_a_secret_is_there_for_the_service_and_its_folder_for_nobody(service: None, secrets: tuple[str, ...] | None) -> None:
+    """One by one is for systemd below 250, and this one takes it too; what is gone keeps nothing from starting."""
+    files = wanted("person", PurePosixPath(PROGRAM), Device(secrets=secrets))
+    Path(DROP_IN).write_text(next(file.content for file in files if str(file.path) == DROP_IN))
+    run("systemctl", "daemon-reload")
     secret = Path("/etc/edgehost/secrets/key")
     secret.write_text("s3cret\n")
     secret.chmod(0o600)
