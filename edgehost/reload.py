@@ -9,6 +9,9 @@ a restart. Pure: nothing is read, started or stopped here.
     is new                                     says a new name          is added
     is new                                     cannot be read           is added as failed
     is gone                                                             is removed
+
+A manifest that a function of this agent may have written cannot be read, as far as this table goes, unless it says what runs
+already: no function gives itself a name, secrets, triggers or limits.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from edgehost.manifest.model import Manifest
 _BY_NAME = ("brokers", "serial")
 """Tables whose new names nobody can use yet, so that they are in force at once."""
 _AT_ONCE = ("source", "functions", "secrets", "log", "warnings")
+_OF_NO_WEIGHT = ("version", "description", "source", "warnings")
+"""What a manifest says of its function without letting it do anything."""
 
 
 class Running(Struct, frozen=True):
@@ -57,9 +62,39 @@ class Plan(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
-def distinct(found: Sequence[Found]) -> list[Found]:
-    """The same, but of several folders with one name only the first has a manifest."""
-    owners: dict[str, Path] = {}
+def withheld(found: Found, before: Manifest | None, writer: str) -> Found:
+    """`found`, or the same without its manifest if it says anything else than `before`, which runs from that folder, and the
+    function `writer` may write there ('': none may).
+    """
+    now = found.manifest
+    if now is None or not writer or (changed := _changed(before, now)) == "":
+        return found
+    return Found(
+        found.folder,
+        None,
+        f"{now.source}: {changed}, and the function {writer!r} may write there ([sandbox] write); "
+        "restart the agent to use it as it is now, or give the function another folder to write to",
+    )
+
+
+def _changed(before: Manifest | None, now: Manifest) -> str:
+    if before is None:
+        return "is new"
+    names = [field.name for field in fields(Manifest) if field.name not in _OF_NO_WEIGHT]
+    changed = [name for name in names if getattr(before, name) != getattr(now, name)]
+    return f"{', '.join(changed)} changed" if changed else ""
+
+
+def distinct(found: Sequence[Found], running: Sequence[Running] = ()) -> list[Found]:
+    """The same, but of several folders with one name only one has a manifest: that from which the name runs, if it says so still
+    or cannot be read, else the first.
+    """
+    says = {each.folder: each.manifest.name if each.manifest is not None else None for each in found}
+    owners = {
+        each.name: each.folder
+        for each in running
+        if each.folder in says and (says[each.folder] == each.name or (each.runs and says[each.folder] is None))
+    }
     told = []
     for each in found:
         owner = owners.setdefault(each.manifest.name, each.folder) if each.manifest is not None else each.folder

@@ -14,12 +14,13 @@ from typing import Any
 from edgehost.control.protocol import FunctionStatus, Reloaded
 from edgehost.deployment import Deployment
 from edgehost.engine.nursery import breed_of
+from edgehost.engine.sandbox import may_replace
 from edgehost.errors import ControlError, EdgehostError
 from edgehost.event import Event, Response, failure
 from edgehost.hosts import Surroundings
 from edgehost.manifest import read_manifest
 from edgehost.manifest.model import Manifest
-from edgehost.reload import Found, Plan, Running, distinct, plan
+from edgehost.reload import Found, Plan, Running, distinct, plan, withheld
 from edgehost.service.health import Health
 from edgehost.watch import Snapshot, changes, snapshot
 
@@ -34,17 +35,20 @@ class Roster:
         self._deployments: dict[str, Deployment] = {}
         self._seen: dict[str, Snapshot] = {}
         """The files of each function as they were when its version began to start."""
+        self._manifests: dict[str, Manifest] = {}
+        """What each function was last started with."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._one_change = asyncio.Lock()
 
     async def start(self, folders: Sequence[Path]) -> None:
         """Bring up the functions of these folders; returns when each runs, or is known not to."""
-        await self._carry_out(plan((), _read(folders)))
+        await self._carry_out(plan((), distinct(_read(folders))))
 
     async def change(self, folders: Sequence[Path]) -> Reloaded:
         """Make what runs into what these folders hold now. Whatever cannot be done leaves its function as it was."""
         async with self._one_change:
-            todo = plan([self._running(each) for each in self._deployments.values()], _read(folders))
+            running = [self._running(each) for each in self._deployments.values()]
+            todo = plan(running, distinct([self._checked(each) for each in _read(folders)], running))
             failed = await self._carry_out(todo)
             await self._try_again()
         return Reloaded(
@@ -58,6 +62,19 @@ class Roster:
     def _running(self, deployment: Deployment) -> Running:
         changed = deployment.troubled or snapshot(deployment.folder) != self._seen.get(deployment.name)
         return Running(deployment.name, deployment.folder, changed, deployment.runs)
+
+    def _checked(self, found: Found) -> Found:
+        """Without its manifest, if that is not for a running agent to take up."""
+        if found.manifest is None:
+            return found
+        before = next((each for each in self._manifests.values() if each.folder == found.folder), None)
+        return withheld(found, before, self._writer(found.manifest))
+
+    def _writer(self, manifest: Manifest) -> str:
+        """The function whose workers may write this manifest; '' if none may."""
+        places = (manifest.folder, manifest.source)
+        writers = (each.name for each in self._manifests.values() if may_replace(each.sandbox, each.folder, places))
+        return next(writers, "")
 
     async def _carry_out(self, todo: Plan) -> dict[str, str]:
         """Gives what went wrong, by function. What is removed goes first: another may want the port or the pin it holds."""
@@ -93,6 +110,9 @@ class Roster:
         """Why the function does not run; '' if it does."""
         deployment = self._deployments[manifest.name]
         self._seen[manifest.name] = snapshot(manifest.folder)
+        self._manifests[manifest.name] = manifest
+        if self._writer(manifest) == manifest.name:
+            log.warning("%s: may write its own manifest ([sandbox] write), which counts at the agent's next start", manifest.name)
         await deployment.start(manifest)
         health = deployment.health()
         return f"{manifest.name}: {health.reason}" if health.state == "failed" else ""
@@ -107,6 +127,7 @@ class Roster:
             return f"{deployment.name}: {error}; the version before goes on"
         deployment.folder = manifest.folder
         self._seen[deployment.name] = seen
+        self._manifests[deployment.name] = manifest
         return ""
 
     async def _remove(self, name: str) -> None:
@@ -116,6 +137,7 @@ class Roster:
         await deployment.stop()
         del self._deployments[name]
         self._seen.pop(name, None)
+        self._manifests.pop(name, None)
         log.info("%s: removed", name)
 
     def watch(self) -> None:
@@ -126,13 +148,12 @@ class Roster:
 
     async def _watch(self, deployment: Deployment) -> None:
         async for _ in changes(deployment.folder):
-            try:
-                manifest = read_manifest(deployment.folder, name=deployment.name)
-            except EdgehostError as error:
-                log.error("%s: not reloaded, the version before goes on: %s", deployment.name, error)
+            found = self._checked(_found(deployment.folder, deployment.name))
+            if found.manifest is None:
+                log.error("%s: not reloaded, the version before goes on: %s", deployment.name, found.problem)
                 continue
             async with self._one_change:
-                await self._replace(deployment, manifest)
+                await self._replace(deployment, found.manifest)
                 await self._try_again()
 
     async def _try_again(self) -> None:
@@ -179,11 +200,11 @@ class Roster:
 
 
 def _read(folders: Sequence[Path]) -> list[Found]:
-    return distinct([_found(folder) for folder in dict.fromkeys(folders)])
+    return [_found(folder) for folder in dict.fromkeys(folders)]
 
 
-def _found(folder: Path) -> Found:
+def _found(folder: Path, name: str | None = None) -> Found:
     try:
-        return Found(folder, read_manifest(folder))
+        return Found(folder, read_manifest(folder, name=name))
     except EdgehostError as error:
         return Found(folder, None, str(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -63,7 +64,7 @@ class Cells:
 
     def keep_private(self, private: frozenset[Path]) -> None:
         """From now on these files, and no others, are closed to every worker that starts."""
-        self._private = private | {path.resolve() for path in private}
+        self._private = private | {policy.real_path(path) for path in private}
         self._system: tuple[policy.Rule, ...] = ()
 
     @property
@@ -71,32 +72,43 @@ class Cells:
         return self.tree.controllers if self.tree is not None else frozenset()
 
     def cell(self, spec: WorkerSpec) -> Cell:
-        """A cell for the next worker of `spec`. Raises StartError if the sandbox is required and cannot be, or OSError."""
+        """A cell for the next worker of `spec`. Raises StartError if it cannot be made, or not as the sandbox requires; nothing
+        of it is left then.
+        """
         confined = spec.sandbox.enabled and landlock.version() > 0
         if spec.sandbox.required and not confined:
             raise StartError(f"{spec.function}: sandbox.required: this kernel has no Landlock; boot it with lsm=landlock,…")
-        temp = self._temp.make(spec.function)
         try:
-            group = self._group(spec)
-            bounds = Bounds(
-                str(temp),
-                group.procs if group is not None else "",
-                # Where it may write elsewhere too, what a file there may hold is not for this limit to say.
-                spec.limits.temp_bytes if confined and not spec.sandbox.write else None,
-                self._tasks(spec.limits),
-                self._rules(spec, temp) if confined else None,
-                ports(spec.sandbox),
-            )
-        except BaseException:
-            self._temp.remove(temp)
-            raise
-        excess = Excess(watched(spec.limits, self.controllers), temp)
-        return Cell(replace(spec, bounds=bounds), group, excess, self._undo)
+            with ExitStack() as undo:
+                cell = self._made(spec, confined, undo)
+                undo.pop_all()
+                return cell
+        except OSError as error:
+            raise StartError(f"{spec.function}: no temporary folder, cgroup or rules for its worker: {error}") from error
 
-    def _group(self, spec: WorkerSpec) -> Group | None:
-        if self.tree is not None and self.tree.holds(spec.limits):
-            return self.tree.group(spec.function, spec.limits)
-        return None
+    def _made(self, spec: WorkerSpec, confined: bool, undo: ExitStack) -> Cell:
+        temp = self._temp.make(spec.function)
+        undo.callback(self._temp.remove, temp)
+        group = self._group(spec, undo)
+        look_after = watched(spec.limits, self.controllers)
+        bounds = Bounds(
+            str(temp),
+            group.procs if group is not None else "",
+            # Where it may write elsewhere too, what a file there may hold is not for this limit to say.
+            spec.limits.temp_bytes if confined and not spec.sandbox.write else None,
+            self._tasks(spec.limits),
+            self._rules(spec, temp) if confined else None,
+            ports(spec.sandbox),
+            hidden(spec.secrets, confined, look_after),
+        )
+        return Cell(replace(spec, bounds=bounds), group, Excess(look_after, temp), self._undo)
+
+    def _group(self, spec: WorkerSpec, undo: ExitStack) -> Group | None:
+        if self.tree is None or not self.tree.holds(spec.limits):
+            return None
+        group = self.tree.group(spec.function, spec.limits)
+        undo.callback(_remove, group, _GONE_S)
+        return group
 
     def _tasks(self, limits: Limits) -> int | None:
         if limits.processes is None or "pids" in self.controllers:
@@ -110,9 +122,8 @@ class Cells:
 
     def _undo(self, cell: Cell) -> None:
         self._temp.remove(Path(cell.spec.bounds.temp))
-        if cell.group is not None and not cell.group.remove():
-            # The last of it is on its way out of the kernel.
-            asyncio.get_running_loop().call_later(_GONE_S, _remove, cell.group, 2 * _GONE_S)
+        if cell.group is not None:
+            _remove(cell.group, _GONE_S)
 
     def close(self) -> None:
         """After the last worker: leave nothing behind."""
@@ -120,6 +131,7 @@ class Cells:
 
 
 def _remove(group: Group, again_s: float) -> None:
+    """At once, or when the last of it has left the kernel."""
     if not group.remove() and again_s < 1.0:
         asyncio.get_running_loop().call_later(again_s, _remove, group, 2 * again_s)
 
@@ -128,6 +140,13 @@ def ports(sandbox: Sandbox) -> tuple[int, ...] | None:
     """The TCP ports the worker may use; None: all."""
     network = sandbox.network
     return None if network == "all" else () if network == "none" else network
+
+
+def hidden(secrets: Collection[str], confined: bool, look_after: Limits) -> bool:
+    """Whether the worker closes its memory even to processes of its own user. Landlock keeps other workers out without that; and
+    a hidden process shows its use to nobody, so the limits that somebody must look after come first.
+    """
+    return bool(secrets) and not confined and look_after == Limits()
 
 
 def watched(limits: Limits, controllers: Collection[str]) -> Limits:

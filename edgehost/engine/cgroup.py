@@ -24,6 +24,8 @@ AGENT = "agent"
 _WORKER = "worker."
 CONTROLLERS = {"memory": "memory_bytes", "pids": "processes", "cpu": "cpu"}
 """Which controller holds which of the limits."""
+_NOT_EVERYWHERE = frozenset({"memory.swap.max", "memory.oom.group"})
+"""A kernel without swap (CONFIG_SWAP) has no file to forbid it with, and before Linux 4.19 the memory killer knew no groups."""
 _PERIOD_US = 100_000
 _PATIENCE_S = 1.0
 
@@ -72,7 +74,8 @@ class Tree:
         folder.mkdir()
         try:
             for name, value in settings(limits, self.controllers).items():
-                _set(folder / name, value)
+                if name not in _NOT_EVERYWHERE or (folder / name).exists():
+                    _set(folder / name, value)
         except OSError:
             folder.rmdir()
             raise

@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from edgehost.engine import kernel
@@ -56,15 +57,10 @@ class Channel:
         self._received = received
         self._broken = broken
         self._usable = True
-        self._sock, self._theirs = socket.socketpair()
-        self._sock.setblocking(False)
-        for end in (self._sock, self._theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        self._memfds: tuple[int, ...] = (create("edgehost-inbound"), create("edgehost-outbound"))
-        self._inbound: mmap.mmap = map_own(self._memfds[0])
-        self._outbound: mmap.mmap = map_other(self._memfds[1])
+        with ExitStack() as undo:
+            self._make(undo)
+            undo.pop_all()
         self._bodies = memoryview(self._outbound)
-        seal_written(self._memfds[0])
         self._extents = Extents(EVENTS_AT, SIZE)
         self._taken = 0
         self._buffer = ReceiveBuffer()
@@ -75,6 +71,21 @@ class Channel:
         self._scheduled = False
         self._blocked = False  # the socket takes no more now: the loop tells when it does
         loop.add_reader(self._sock.fileno(), self._readable)
+
+    def _make(self, undo: ExitStack) -> None:
+        """Sockets and shared memory. Raises OSError where the agent has no more descriptors or memory."""
+        self._sock, self._theirs = map(undo.enter_context, socket.socketpair())
+        self._sock.setblocking(False)
+        for end in (self._sock, self._theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        memfds = []
+        for name in ("edgehost-inbound", "edgehost-outbound"):
+            memfds.append(create(name))
+            undo.callback(os.close, memfds[-1])
+        self._memfds: tuple[int, ...] = tuple(memfds)
+        self._inbound: mmap.mmap = undo.enter_context(map_own(memfds[0]))
+        self._outbound: mmap.mmap = undo.enter_context(map_other(memfds[1]))
+        seal_written(memfds[0])
 
     def descriptors(self, output: int) -> list[int]:
         """What the worker is born with: channel, inbound, outbound, output pipe."""

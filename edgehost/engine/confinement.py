@@ -12,6 +12,7 @@ import sys
 
 from edgehost.engine import kernel, landlock
 from edgehost.engine.spec import WorkerSpec
+from edgehost.errors import StartError
 from edgehost.sdk.environment import function_environment
 
 _CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 10, 13))
@@ -21,7 +22,7 @@ NET_BIND_SERVICE, NET_RAW. Others see through the sandbox: with PERFMON one read
 
 
 def confine(spec: WorkerSpec, output: int, zygote: int) -> None:
-    """Make the calling process a worker of `spec`. Raises OSError where the kernel refuses."""
+    """Make the calling process a worker of `spec`. Raises OSError where the kernel refuses, StartError if it refuses a limit."""
     bounds = spec.bounds
     os.setsid()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -42,8 +43,8 @@ def confine(spec: WorkerSpec, output: int, zygote: int) -> None:
             sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]  # the zygote may have asked for it already
     os.environ.update(function_environment(spec))
     os.chdir(spec.folder)
-    if spec.secrets:
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of this user reads its memory, with or without Landlock
+    if bounds.hidden:
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if bounds.files is not None:
         kernel.keep_capabilities(_CAPABILITIES)
@@ -72,18 +73,37 @@ def _redirect(output: int) -> None:
 def _limit(spec: WorkerSpec) -> None:
     limits = spec.limits
     ceilings = (
-        (resource.RLIMIT_DATA, limits.memory_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_NPROC, spec.bounds.tasks),
-        (resource.RLIMIT_FSIZE, spec.bounds.file_bytes),
-        (resource.RLIMIT_CORE, 0),
-    )
-    for which, most in ceilings:
-        if most is not None:
-            _, hard = resource.getrlimit(which)
-            resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard),) * 2)
-    if limits.cpu_s is not None:
+        ("memory", resource.RLIMIT_DATA, limits.memory_bytes, 0),
+        ("open_files", resource.RLIMIT_NOFILE, limits.open_files, 0),
+        ("processes", resource.RLIMIT_NPROC, spec.bounds.tasks, 0),
+        ("temp", resource.RLIMIT_FSIZE, spec.bounds.file_bytes, 0),
+        ("core", resource.RLIMIT_CORE, 0, 0),
         # SIGXCPU at the soft limit says why the worker ended; the hard one would be a SIGKILL like any other.
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
+        ("cpu_s", resource.RLIMIT_CPU, limits.cpu_s, 1),
+    )
+    for limit, which, most, more in ceilings:
+        if most is not None:
+            _set_ceiling(limit, which, most, most + more)
     if limits.niceness is not None:
-        os.nice(limits.niceness)
+        _give_way(limits.niceness)
+
+
+def _set_ceiling(limit: str, which: int, soft: int, hard: int) -> None:
+    """Never above the agent's own hard limit, which no setting of a function may raise."""
+    _, most = resource.getrlimit(which)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    try:
+        resource.setrlimit(which, (soft, hard))
+    except (OSError, ValueError, OverflowError) as error:
+        raise StartError(f"limits.{limit}: {soft} cannot be set: {error}; use less") from None
+
+
+def _give_way(niceness: int) -> None:
+    try:
+        os.nice(niceness)
+    except PermissionError:
+        raise StartError(
+            f"limits.niceness: {niceness} is not the agent's to give: below 0 needs CAP_SYS_NICE; use 0 and up, "
+            f"or give its service LimitNICE={niceness}"
+        ) from None

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -46,18 +47,17 @@ class Launcher:
         self._absent: list[str] = []
 
     async def launch(self, loop: asyncio.AbstractEventLoop, owner: Owner, worker_id: int) -> WorkerHandle:
-        """A new worker process, loading. Raises StartError or OSError."""
+        """A new worker process, loading. Raises StartError or OSError; nothing of it is left then."""
         self._tell_absent()
-        cell = self._nursery.cells.cell(replace(self._spec, worker_id=worker_id))
-        handle = WorkerHandle(loop, owner, worker_id, self._spec.concurrency)
-        output = OutputPipe(loop, self._line)
-        try:
+        with ExitStack() as undo:
+            cell = self._nursery.cells.cell(replace(self._spec, worker_id=worker_id))
+            undo.callback(cell.close)
+            handle = WorkerHandle(loop, owner, worker_id, self._spec.concurrency)
+            undo.callback(handle.channel.close)
+            output = OutputPipe(loop, self._line)
+            undo.callback(output.close)
             process = await self._fork(cell, handle.channel.descriptors(output.write_end))
-        except BaseException:
-            handle.channel.close()
-            output.close()
-            cell.close()
-            raise
+            undo.pop_all()
         output.handed_over()
         process.verdict = cell.verdict
         handle.born(process)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -149,8 +150,12 @@ class Zygote:
         try:
             await self._ask(message, descriptors)
         except OSError as error:
-            del self._asked[ticket]
-            raise StartError(f"{spec.function}: the zygote does not answer ({error.strerror}); it is started again") from error
+            if self._asked.pop(ticket, None) is not None:  # else it has gone meanwhile, and `answer` says so
+                trouble = f"{spec.function}: the zygote does not answer ({error.strerror}); it is started again"
+                raise StartError(trouble) from error
+        except asyncio.CancelledError:
+            self._asked.pop(ticket, None)
+            raise
         try:
             return await answer
         except asyncio.CancelledError:
@@ -186,13 +191,15 @@ class Zygote:
 
     def _forked(self, message: Forked, descriptors: list[int]) -> None:
         answer = self._asked.pop(message.ticket)
-        if message.pid == 0:
-            answer.set_exception(StartError(message.reason))
-            return
-        process = Process(message.pid, descriptors[0])
-        self._processes[message.pid] = process
+        process = Process(message.pid, descriptors[0] if descriptors else -1)
+        trouble = message.reason
+        if message.pid:
+            self._processes[message.pid] = process
+            trouble = "" if descriptors else _unwatched(message.pid)
         if answer.cancelled():
             process.kill()
+        elif trouble:
+            answer.set_exception(StartError(trouble))
         else:
             answer.set_result(process)
 
@@ -282,6 +289,16 @@ def _command(breed: Breed, control: int) -> list[str]:
     order = {"path": sys.path, "control": control, "runtimes": {breed.runtime: breed.target}, "preload": list(breed.preload)}
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     return [sys.executable, *flags, "-c", _BOOT, json.dumps(order)]
+
+
+def _unwatched(pid: int) -> str:
+    """End a worker whose pidfd found no room in the agent, which could neither kill it later nor see it end; why, in words."""
+    try:
+        os.kill(pid, signal.SIGKILL)  # the number is still its own: its zygote has forked it just now, and alone can reap it
+    except ProcessLookupError:
+        pass
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"the agent has no descriptor left for another worker ({most} is its limit); raise LimitNOFILE=, or run fewer workers"
 
 
 def _reason(message: Ended) -> str:

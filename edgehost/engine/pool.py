@@ -149,6 +149,10 @@ class Pool:
             # OSError: the agent itself is out of descriptors or memory, which may pass.
             self.last_error = str(error)
             return 0, self.last_error
+        except Exception as error:  # a mistake of our own, or a machine nobody thought of: that may pass too
+            self._log.exception("worker %d cannot be made", worker_id)
+            self.last_error = f"its worker cannot be made: {type(error).__name__}: {error}"
+            return 0, self.last_error
         self.workers.append(worker)
         try:
             failure = await self._load(worker)

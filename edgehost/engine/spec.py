@@ -26,6 +26,8 @@ class Bounds(Struct, frozen=True, array_like=True):
     """Landlock's rules, path and rights; None: no Landlock."""
     ports: tuple[int, ...] | None = None
     """TCP ports it may use; None: all."""
+    hidden: bool = False
+    """It closes its memory to all of its user's processes (PR_SET_DUMPABLE)."""
 
 
 class WorkerSpec(Struct, frozen=True, array_like=True):

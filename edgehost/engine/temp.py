@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+
+from edgehost.engine import tree
 
 _PREFIX = "edgehost-tmp-"
 _SLICE_S = 0.001
@@ -52,7 +54,7 @@ class TempFolders:
         for removal in self._removals:
             removal.cancel()
         if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+            _remove_now(self._root)
             os.close(self._lock)
             self._root = None
 
@@ -65,19 +67,26 @@ async def _remove(folder: Path) -> None:
             started = monotonic()
 
 
+def _remove_now(folder: Path) -> None:
+    for _ in _removed(folder):
+        pass
+
+
 def _removed(folder: Path) -> Iterator[None]:
-    """Remove the tree, yielding after every entry. What cannot be removed now goes with the agent's folder."""
+    """Remove the tree, yielding before every step. Never raises: what cannot be removed now goes with the agent's folder."""
+    for step in tree.walk(str(folder), tree.enter_anyway):
+        yield
+        try:
+            if step.what == "FILE":
+                os.unlink(step.name, dir_fd=step.at)
+            elif step.what == "LEFT":
+                os.rmdir(step.name, dir_fd=step.at)
+        except OSError:
+            continue
     try:
-        folder.chmod(0o700)
-        for entry in folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                yield from _removed(entry)
-            else:
-                entry.unlink()
-                yield
         folder.rmdir()
     except OSError:
-        return
+        pass
 
 
 def _locked_root(base: Path) -> tuple[Path, int]:
@@ -86,11 +95,14 @@ def _locked_root(base: Path) -> tuple[Path, int]:
         _remove_stale(left)
     while True:
         root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if root.exists():
-            return root, lock
-        os.close(lock)  # another agent that starts now saw it before the lock
+        with ExitStack() as undo:
+            undo.callback(_remove_now, root)
+            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if root.exists():  # else another agent that starts now saw it before the lock
+                undo.pop_all()
+                return root, lock
 
 
 def _remove_stale(folder: Path) -> None:
@@ -102,8 +114,8 @@ def _remove_stale(folder: Path) -> None:
         if os.fstat(lock).st_uid != os.getuid():
             return
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
+        _remove_now(folder)
+    except OSError:  # its agent lives, or this file system has no locks
         pass
     finally:
         os.close(lock)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from edgehost.engine import tree
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512
@@ -42,7 +43,8 @@ def memory_bytes(pids: list[int], enough: int) -> int:
     """The memory of these processes, what they share counted once (PSS).
 
     That is slow to ask, so it is asked only if they are more than `enough` is resident (RSS, shared pages counted in each).
-    Where it may not be asked (a process of another user's), what a process alone has counts: resident less shared.
+    Where it may not be asked (a process of another user's, or one that hides), its resident memory less that of files counts;
+    what it has in common with the one it was forked from counts in both then.
     """
     sizes = [_statm(pid) for pid in pids]
     resident = sum(size for size, _ in sizes)
@@ -78,16 +80,16 @@ def temp_bytes(folder: Path, pids: list[int]) -> Iterator[int]:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    waiting = [folder]
-    while waiting:
-        try:
-            for entry in waiting.pop().iterdir():
-                status = entry.lstat()
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry)
-                yield max(_ENTRY, status.st_blocks * _BLOCK)
-        except OSError:  # removed meanwhile
-            continue
+    """One for each step, also for those back up that add nothing: whoever counts may want to pause after any."""
+    for step in tree.walk(str(folder)):
+        yield _size(step) if step.what != "LEFT" else 0
+
+
+def _size(step: tree.Step) -> int:
+    try:
+        return max(_ENTRY, os.stat(step.name, dir_fd=step.at, follow_symlinks=False).st_blocks * _BLOCK)
+    except OSError:  # removed meanwhile
+        return 0
 
 
 def _deleted(pid: int, folder: Path) -> Iterator[os.stat_result]:

@@ -73,10 +73,14 @@ class Zygote:
             for pidfd in self._workers:
                 os.close(pidfd)
             channel, inbound, outbound, output, *secrets = descriptors
-            confine(spec, output, zygote)
+            load = self._load
+            try:
+                confine(spec, output, zygote)
+            except Exception as error:
+                load = _refusal(error)
             kernel.accept_barriers()
             sock = socket.socket(fileno=channel)
-            status = worker.main(spec, sock, inbound, outbound, secrets, self._load)
+            status = worker.main(spec, sock, inbound, outbound, secrets, load)
         except BaseException as error:
             os.write(2, f"worker of {spec.function} could not begin: {type(error).__name__}: {error}\n".encode())
         finally:
@@ -101,6 +105,15 @@ class Zygote:
             socket.send_fds(self._control, [encode(message)], list(descriptors))
         except ConnectionError:
             pass  # the agent is gone; the next poll says so
+
+
+def _refusal(error: Exception) -> worker.Load:
+    """What a worker that could not be confined loads in place of its function: nothing, so that it only says why and ends."""
+
+    def load(_spec: WorkerSpec, _link: Any) -> Any:
+        raise error
+
+    return load
 
 
 def _loader(runtimes: dict[str, str]) -> worker.Load:

@@ -30,9 +30,12 @@ def handler(context, event):
         return f"{type(error).__name__}: {error}"
 
 def fork(count):
-    for _ in range(count):
-        if os.fork() == 0:
-            time.sleep(1000)
+    try:
+        for _ in range(count):
+            if os.fork() == 0:
+                time.sleep(1000)
+    except BlockingIOError:  # RLIMIT_NPROC, which root does not feel, is quicker than the watch
+        pass
     time.sleep(1000)
 
 def fill(count):
@@ -151,10 +154,20 @@ def test_a_spy_beside_finds_no_secret(agent: Any, bundle: Any, vault: Path) -> N
     zygote = psutil.Process(holder).ppid()
     assert told(running, "spy", f"open({str(vault)!r}).read()").startswith("PermissionError")
     for pid in (holder, zygote, running.process.pid):
-        for name in ("mem", "environ", "maps", "fd/0", "root/etc/passwd", "cwd/main.py"):
+        for name in ("mem", "environ", "maps", "fd/0", "fdinfo/0", "root/etc/passwd", "cwd/main.py"):
             assert told(running, "spy", f"open('/proc/{pid}/{name}', 'rb').read(1)").startswith("PermissionError"), name
-    assert told(running, "holder", "ctypes.CDLL(None).prctl(3)") == "0"  # PR_GET_DUMPABLE
-    assert told(running, "spy", "ctypes.CDLL(None).prctl(3)") == "1"
+        assert told(running, "spy", f"os.readlink('/proc/{pid}/fd/0')").startswith("PermissionError")
+        assert told(running, "spy", f"ctypes.CDLL(None).ptrace(16, {pid}, 0, 0)") == "-1"  # PTRACE_ATTACH
+    # Landlock alone keeps it out: a worker that hid (PR_GET_DUMPABLE) would show the agent nothing of what it uses either.
+    assert told(running, "holder", "ctypes.CDLL(None).prctl(3)") == "1"
+
+
+def test_a_worker_with_secrets_hides_where_nothing_else_keeps_others_out(agent: Any, bundle: Any, vault: Path) -> None:
+    off = 'secrets = ["db"]\n[sandbox]\nenabled = false\n'
+    hides, shows = bundle("hides", ASK, off), bundle("shows", ASK, f'{off}[limits]\nmemory = "1GiB"\ntemp = "1GiB"\n')
+    running = agent(hides, shows, config=grant(vault).replace('"holder"', '"hides", "shows"'))
+    assert told(running, "hides", "ctypes.CDLL(None).prctl(3)") == "0"
+    assert told(running, "shows", "ctypes.CDLL(None).prctl(3)") == "1"
 
 
 def test_a_secret_is_nowhere_but_in_its_worker(agent: Any, bundle: Any, vault: Path) -> None:
@@ -190,6 +203,51 @@ def memory_of(pid: int) -> bytes:
                 except OSError:
                     continue
     return bytes(found)
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    ("manifest", "changed"),
+    [
+        ('name = "mine"\n[sandbox]\nenabled = false\n', "sandbox"),
+        ('name = "mine"\nsecrets = ["db"]\n[sandbox]\nwrite = ["."]\n', "secrets"),
+        ('name = "holder"\n[sandbox]\nwrite = ["."]\n', "name"),
+        ('name = "mine"\n[sandbox]\nwrite = ["."]\n[triggers.x]\nkind = "exec"\ncommand = ["id"]\n', "triggers"),
+    ],
+    ids=["sandbox", "secrets", "name", "triggers"],
+)
+def test_a_function_gives_itself_nothing_by_a_reload(agent: Any, bundle: Any, vault: Path, manifest: str, changed: str) -> None:
+    mine = bundle("mine", ASK, "[sandbox]\nwrite = ['.']\n")
+    running = agent(mine, config=grant(vault).replace('"holder"', '"holder", "mine"'))
+    assert "mine: may write its own manifest ([sandbox] write)" in running.log
+    wanted = f'handler = "main:handler"\n{manifest}'
+    assert told(running, "mine", f"Path('function.toml').write_text({wanted!r})") == str(len(wanted))
+    with Client.connect(running.socket, 30) as client:
+        (problem,) = client.reload().problems
+    assert f"function.toml: {changed} changed, and the function 'mine' may write there ([sandbox] write); restart" in problem
+    (status,) = running.functions().values()
+    assert (status.name, status.state, status.triggers) == ("mine", "ready", [])
+    assert told(running, "mine", f"open({str(vault)!r}).read()").startswith("PermissionError")
+
+
+def test_code_of_a_function_that_may_write_it_is_reloaded(agent: Any, bundle: Any) -> None:
+    mine = bundle("mine", ASK, "[sandbox]\nwrite = ['.']\n")
+    running = agent(mine)
+    (mine / "main.py").write_text("handler = lambda context, event: 'new'")
+    (mine / "function.toml").write_text(f'version = "2.0.0"\n{(mine / "function.toml").read_text()}')
+    reload(running)
+    assert told(running, "mine", "") == "new"
+
+
+def test_a_name_stays_with_the_folder_it_runs_from(agent: Any, bundle: Any, vault: Path) -> None:
+    thief, holder = bundle("thief", ASK), bundle("holder", ASK, 'secrets = ["db"]\n')
+    running = agent(thief, holder, config=grant(vault))
+    (thief / "function.toml").write_text((holder / "function.toml").read_text())
+    with Client.connect(running.socket, 30) as client:
+        (problem,) = client.reload().problems
+    assert f"thief/function.toml: name 'holder' is taken by {holder}" in problem
+    assert told(running, "holder", "os.getcwd()") == str(holder)
+    assert told(running, "thief", "os.getcwd()") == str(thief)
 
 
 def test_a_reload_grants_and_revokes(agent: Any, bundle: Any, vault: Path, tmp_path: Path) -> None:

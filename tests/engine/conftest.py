@@ -154,6 +154,23 @@ async def engine(whole_again: None, quiet_loop: None, tmp_path: Path) -> AsyncIt
 
 
 @pytest.fixture
+def dig() -> Callable[[Path, int], None]:
+    """`dig(top, depth)`: so many folders in folders, soon longer than a path may be (PATH_MAX), and a file in the last."""
+
+    def down(top: Path, depth: int) -> None:
+        here = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir("x" * 200, dir_fd=here)
+            below = os.open("x" * 200, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(os.open("last", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+
+    return down
+
+
+@pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[Any]]]:
     """`lines()`: the records the functions have logged so far, from debug up."""
     caplog.set_level("DEBUG", logger="edgehost")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from edgehost.engine import cgroup, landlock, sandbox
+from edgehost.engine.cell import Cells
 from edgehost.engine.cgroup import Group, Tree, claim, own_folder, settings, usable, wanted_controllers
-from edgehost.manifest.model import Limits
+from edgehost.engine.spec import worker_spec
+from edgehost.errors import StartError
+from edgehost.manifest.model import Limits, Manifest
 
 MIB = 1 << 20
 EVERY = frozenset({"memory", "pids", "cpu"})
@@ -117,6 +122,68 @@ def test_a_group_that_takes_no_limit_is_not_left_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         tree.group("camera", Limits(memory_bytes=MIB))
     assert list(tmp_path.iterdir()) == []
+
+
+def takes_limits(monkeypatch: pytest.MonkeyPatch, *without: str) -> dict[str, str]:
+    """From now on a new group has every file but those `without`; gives what was written, by file."""
+    written: dict[str, str] = {}
+    mkdir = Path.mkdir
+
+    def made(folder: Path, *args: int, **options: bool) -> None:
+        mkdir(folder, *args, **options)
+        if folder.name.startswith("worker."):
+            for name in settings(Limits(memory_bytes=1, processes=1, cpu=1.0), EVERY).keys() - set(without):
+                (folder / name).touch()
+
+    def write(file: Path, value: str) -> None:
+        os.close(os.open(file, os.O_WRONLY))
+        written[file.name] = value
+        file.unlink()  # a real group's files go with it
+
+    monkeypatch.setattr(Path, "mkdir", made)
+    monkeypatch.setattr(cgroup, "_set", write)
+    return written
+
+
+@pytest.mark.parametrize("missing", ["memory.swap.max", "memory.oom.group"])
+def test_a_kernel_without_swap_holds_the_limit_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    written = takes_limits(monkeypatch, missing)
+    Tree(tmp_path, frozenset({"memory"})).group("camera", Limits(memory_bytes=MIB))
+    assert written.keys() == {"memory.max", "memory.swap.max", "memory.oom.group"} - {missing}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "raised", "told"),
+    [
+        (
+            PermissionError(13, "no", "/etc/x"),
+            StartError,
+            "camera: no temporary folder, cgroup or rules for its worker: .*/etc/x",
+        ),
+        (RuntimeError("a mistake"), RuntimeError, "a mistake"),
+    ],
+)
+async def test_a_cell_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, raised: type[Exception], told: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise trouble
+
+    for name in ("groups", "temp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    monkeypatch.setattr(sandbox, "own_rules", refuse)
+    monkeypatch.setattr(landlock, "version", lambda: 7)
+    takes_limits(monkeypatch, "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max")
+    cells = Cells(Tree(tmp_path / "groups", frozenset({"pids"})))
+    spec = worker_spec(Manifest("camera", tmp_path, tmp_path / "function.toml", handler="a:b", limits=Limits(processes=3)))
+    with pytest.raises(raised, match=told):
+        cells.cell(spec)
+    assert list((tmp_path / "groups").iterdir()) == []
+    assert list((tmp_path / "temp").glob("*/*")) == []
+    cells.close()
 
 
 def test_a_group_tells_why_its_worker_died(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edgehost.engine import holds, usage
-from edgehost.engine.cell import ports, watched
+from edgehost.engine.cell import hidden, ports, watched
 from edgehost.engine.excess import in_words, size_in_words
 from edgehost.engine.temp import TempFolders
 from edgehost.event import Event
@@ -35,9 +35,12 @@ def hold(size):
         time.sleep(1000)
 
 def forks(count):
-    for _ in range(count):
-        if os.fork() == 0:
-            time.sleep(1000)
+    try:
+        for _ in range(count):
+            if os.fork() == 0:
+                time.sleep(1000)
+    except BlockingIOError:  # RLIMIT_NPROC, which root does not feel, is quicker than the watch
+        pass
     time.sleep(1000)
 
 def fill(name, size):
@@ -45,6 +48,11 @@ def fill(name, size):
         for _ in range(0, size, 65536):
             file.write(bytes(65536))
     return size
+
+def dig(depth):
+    for _ in range(depth):
+        os.mkdir("x" * 200)
+        os.chdir("x" * 200)
 
 def fill_unseen(count, size):
     kept = [tempfile.TemporaryFile() for _ in range(count)]
@@ -89,9 +97,14 @@ def own_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "killed: used more than limits.temp (2 MiB)",
         ),
         (Limits(temp_bytes=2 * MIB), "fill_unseen(4, 1 << 20)", "killed: used more than limits.temp (2 MiB)"),
+        (
+            Limits(temp_bytes=2 * MIB),
+            "os.chdir(tempfile.gettempdir()) or dig(1500) or time.sleep(1000)",
+            "killed: used more than limits.temp (2 MiB)",
+        ),
         (Limits(cpu_s=1), "[None for _ in iter(int, 1)]", "killed by SIGXCPU (limits.cpu_s is spent)"),
     ],
-    ids=["memory of children", "processes", "files", "empty files", "deleted files", "cpu_s"],
+    ids=["memory of children", "processes", "files", "empty files", "deleted files", "deep folders", "cpu_s"],
 )
 async def test_a_runaway_is_stopped_at_its_limit_and_another_takes_its_place(
     engine: Any, answer: Any, limits: Limits, wants: str, reason: str
@@ -155,6 +168,19 @@ async def test_a_folder_full_of_files_is_removed_without_a_stop(engine: Any, own
     temp.close()
 
 
+async def test_a_tree_deeper_than_calls_may_be_is_removed(engine: Any, own_temp: Path, dig: Any) -> None:
+    temp, stale = TempFolders(), own_temp / "edgehost-tmp-dead"
+    stale.mkdir()
+    dig(stale, 1500)
+    first, second = temp.make("f"), temp.make("f")
+    assert not stale.exists()
+    dig(first, 1500)
+    temp.remove(first)
+    await engine.until(lambda: not first.exists(), "the folder to go")
+    dig(second, 1500)
+    temp.close()
+
+
 async def test_what_a_killed_agent_left_is_removed_and_a_living_ones_folder_stays(own_temp: Path) -> None:
     for name in ("edgehost-tmp-dead", "edgehost-tmp-alive", "another"):
         (own_temp / name).mkdir()
@@ -205,6 +231,20 @@ def test_what_a_cgroup_holds_is_not_watched() -> None:
     assert watched(limits, {"memory", "pids"}) == Limits(temp_bytes=2 * MIB)
     assert watched(limits, set()) == Limits(memory_bytes=MIB, processes=3, temp_bytes=2 * MIB)
     assert watched(Limits(open_files=9, cpu_s=3), set()) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "confined", "look_after", "hides"),
+    [
+        (("db",), True, Limits(), False),
+        (("db",), True, Limits(memory_bytes=MIB), False),
+        (("db",), False, Limits(), True),
+        (("db",), False, Limits(memory_bytes=MIB), False),
+        ((), False, Limits(), False),
+    ],
+)
+def test_who_hides_from_its_own_user(secrets: tuple[str, ...], confined: bool, look_after: Limits, hides: bool) -> None:
+    assert hidden(secrets, confined, look_after) is hides
 
 
 def test_what_holds_is_said() -> None:

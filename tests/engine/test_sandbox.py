@@ -253,6 +253,67 @@ def test_rules_leave_out_private_files_and_links_to_them(tmp_path: Path) -> None
     assert list(sandbox.carve(root / "gone", frozenset())) == []
 
 
+def test_a_folder_that_may_not_be_listed_stays_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssl/private").mkdir(parents=True)
+    for name in ("ssl/private/key", "ssl/private/other", "ssl/openssl.cnf"):
+        (tmp_path / name).touch()
+    iterdir = Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        if folder.name == "private":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert list(sandbox.carve(tmp_path, frozenset({tmp_path / "ssl/private/key"}))) == [tmp_path / "ssl/openssl.cnf"]
+
+
+def test_links_in_a_circle_open_nothing(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("key", "open"):
+        (tmp_path / name).touch()
+    assert list(sandbox.carve(tmp_path, frozenset({tmp_path / "key"}))) == [tmp_path / "open"]
+    rules = sandbox.own_rules(Sandbox(read=("circle",)), tmp_path, tmp_path / "temp", (), frozenset())
+    assert paths(rules) == {str(tmp_path)}
+    Cells(private=frozenset({tmp_path / "circle"}))
+
+
+def test_a_path_that_cannot_be_looked_at_is_missing(tmp_path: Path) -> None:
+    longer_than_a_name_may_be = "x" * 300
+    assert sandbox.missing(Sandbox(read=(longer_than_a_name_may_be,)), tmp_path) == [longer_than_a_name_may_be]
+
+
+@pytest.mark.parametrize(
+    ("write", "may"),
+    [
+        ((), False),
+        ((".",), True),
+        (("..",), True),
+        (("/",), True),
+        (("data",), False),
+        (("function.toml",), True),
+        (("link",), True),
+        (("../g",), False),
+    ],
+)
+def test_who_may_write_a_manifest(tmp_path: Path, write: tuple[str, ...], may: bool) -> None:
+    folder = tmp_path / "f"
+    for name in ("f/data", "g"):
+        (tmp_path / name).mkdir(parents=True)
+    (folder / "link").symlink_to(folder)
+    places = (folder, folder / "function.toml")
+    assert sandbox.may_replace(Sandbox(write=write), folder, places) is may
+    assert not sandbox.may_replace(Sandbox(write=write, enabled=False), folder, places)
+
+
+def test_who_may_write_what_a_link_leads_to_or_the_link(tmp_path: Path) -> None:
+    for name in ("current", "versions/1"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "current/f").symlink_to(tmp_path / "versions/1")
+    for write in ("current", "versions"):
+        assert sandbox.may_replace(Sandbox(write=(str(tmp_path / write),)), tmp_path / "other", (tmp_path / "current/f",))
+
+
 def test_the_working_folder_is_not_everybodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgehost.engine import channel
+from edgehost.engine import cell, channel, confinement
 from edgehost.errors import StartError
 from edgehost.event import Event
 from edgehost.manifest.model import Limits
@@ -87,6 +87,47 @@ async def test_an_agent_short_of_descriptors_tries_again(engine: Any, answer: An
     with pytest.raises(StartError, match="Too many open files"):
         await function.start()
     assert (await answer(function.submit(Event()))).body == b"ok"
+
+
+@pytest.mark.parametrize("short_of", ["edgehost-inbound", "edgehost-outbound", "an output pipe"])
+async def test_a_worker_that_cannot_be_made_leaves_nothing(
+    engine: Any, answer: Any, monkeypatch: pytest.MonkeyPatch, short_of: str
+) -> None:
+    create, pipe, refused = channel.create, os.pipe2, []
+
+    def refuse(name: str, made: Any) -> Any:
+        if name == short_of and len(refused) < 2:
+            refused.append(len(list(engine.nursery.cells._temp._root.iterdir())))
+            raise OSError(24, "Too many open files")
+        return made
+
+    monkeypatch.setattr(channel, "create", lambda name: refuse(name, name) and create(name))
+    monkeypatch.setattr(os, "pipe2", lambda flags: refuse("an output pipe", True) and pipe(flags))
+    function = engine.build("handler = lambda context, event: 'ok'")
+    with pytest.raises(StartError, match="Too many open files"):
+        await function.start()
+    assert (await answer(function.submit(Event()))).body == b"ok"
+    assert refused == [1, 1]  # its own temporary folder each time, and none of a try before
+    assert len(list(engine.nursery.cells._temp._root.iterdir())) == 1
+
+
+async def test_a_mistake_while_a_worker_is_made_is_told_and_passes(
+    engine: Any, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, mistakes = cell.ports, []
+
+    def mistaken(*asked: Any) -> Any:
+        if len(mistakes) < 2:
+            mistakes.append(asked)
+            raise RuntimeError("Symlink loop from '/opt/x'")
+        return real(*asked)
+
+    monkeypatch.setattr(cell, "ports", mistaken)
+    function = engine.build("handler = lambda context, event: 'ok'")
+    with pytest.raises(StartError, match="its worker cannot be made: RuntimeError: Symlink loop"):
+        await function.start()
+    assert (await answer(function.submit(Event()))).body == b"ok"
+    assert len(mistakes) == 2
 
 
 async def test_events_wait_while_the_function_starts(engine: Any, answer: Any) -> None:
@@ -197,3 +238,23 @@ async def test_cpu_seconds_that_are_spent_end_the_worker_and_say_so(engine: Any,
 async def test_niceness_is_set(engine: Any, answer: Any) -> None:
     function = await engine.function("import os\nhandler = lambda c, e: str(os.nice(0))", limits=Limits(niceness=7))
     assert (await answer(function.submit(Event()))).body == b"7"
+
+
+async def test_a_limit_that_cannot_be_set_is_named(engine: Any) -> None:
+    function = engine.build("handler = print", limits=Limits(cpu_s=(1 << 63) - 1))
+    with pytest.raises(StartError, match=r"limits\.cpu_s: 9223372036854775807 cannot be set: .*; use less"):
+        await function.start()
+    await function.close()
+
+
+def test_a_niceness_only_others_may_give_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nice(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", nice)
+    with pytest.raises(StartError) as caught:
+        confinement._give_way(-5)
+    assert str(caught.value) == (
+        "limits.niceness: -5 is not the agent's to give: below 0 needs CAP_SYS_NICE; use 0 and up, "
+        "or give its service LimitNICE=-5"
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from typing import Any
 
 import psutil
 import pytest
 
+from edgehost.engine.births import decode_report
 from edgehost.engine.nursery import Nursery
 from edgehost.errors import StartError
 from edgehost.event import Event
@@ -54,6 +56,39 @@ async def test_a_zygote_that_dies_while_it_forks_is_started_again(engine: Any, a
     except StartError as error:
         assert "zygote" in str(error)
     assert (await answer(function.submit(Event()))).body == b"ok"
+
+
+async def test_a_worker_whose_descriptor_found_no_room_is_ended_and_told(
+    engine: Any, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = socket.recv_fds, []
+
+    def receive(*asked: Any) -> Any:
+        data, descriptors, flags, address = real(*asked)
+        if descriptors and not lost:  # recvmsg(2), MSG_CTRUNC: what the process has no room for is gone
+            lost.append(decode_report(data).pid)
+            os.close(descriptors.pop())
+        return data, descriptors, flags, address
+
+    monkeypatch.setattr(socket, "recv_fds", receive)
+    function = engine.build("import time\nif not time.sleep(0.1):\n    handler = lambda context, event: 'ok'")
+    with pytest.raises(StartError, match=r"no descriptor left for another worker .*; raise LimitNOFILE="):
+        await asyncio.wait_for(function.start(), 20)
+    assert (await answer(function.submit(Event()))).body == b"ok"
+    await engine.until(lambda: not psutil.pid_exists(lost[0]), "the worker nobody could watch to end")
+
+
+async def test_a_zygote_that_dies_before_it_is_asked_is_told(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = await engine.function("handler = print")
+    one = zygote(engine)
+
+    async def gone(*_: Any) -> None:
+        one._gone()
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(one, "_ask", gone)
+    with pytest.raises(StartError, match="the zygote died while it forked a worker"):
+        await one.fork(function.spec, [])
 
 
 async def test_hundreds_of_workers_start_at_once(engine: Any, answer: Any) -> None:

@@ -64,8 +64,7 @@ class Machine:
             if self._process.poll() is not None or time.monotonic() - began > self._board.boots_within_s:
                 raise LabError(f"the {self._board.name} machine does not answer\n{self._last_said()}")
             time.sleep(0.1)
-        if snapshot:
-            self.run(f"date --set=@{time.time():.2f}")
+        self.run(f"date --set=@{time.time():.2f}")  # a snapshot's is old, and a Raspberry Pi has no clock
         return time.monotonic() - began
 
     def run(self, command: str, given: bytes = b"", check: bool = True, within_s: float = 120.0) -> str:
