@@ -3,6 +3,7 @@
     bytes came          cut; offered while the intake is not full
     the intake is full  what is whole waits here, and `read(False)`: the pipe fills, and its writer waits
     room again          offered; `read(True)` once nothing waits
+    quiet for `gap_s`   what only a pause ends is cut; a pause begins with the last byte, or when reading goes on
 A feed holds one chunk of frames and what its codec has begun. Must not know where the bytes come from.
 """
 
@@ -36,16 +37,14 @@ class Feed:
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
+        self._gap_s = codec.gap_s
         self._last_s = 0.0
         self._quiet: asyncio.TimerHandle | None = None
 
     def data(self, data: bytes) -> None:
         """What has been read."""
         self._add(self._codec.feed(data))
-        if self._codec.gap_s:
-            self._last_s = self._loop.time()
-            if self._quiet is None:
-                self._quiet = self._loop.call_later(self._codec.gap_s, self._look_if_quiet)
+        self._await_pause()
 
     def room(self) -> None:
         """Offer what waits, as long as there is room."""
@@ -56,6 +55,7 @@ class Feed:
         if self._reading == bool(self._frames):
             self._reading = not self._frames
             self._read(self._reading)
+            self._await_pause()
 
     async def until_empty(self) -> None:
         """Return once everything has been offered."""
@@ -70,6 +70,7 @@ class Feed:
 
     def close(self) -> None:
         """Have no timer run any more."""
+        self._gap_s = 0.0
         if self._quiet is not None:
             self._quiet.cancel()
             self._quiet = None
@@ -83,10 +84,19 @@ class Feed:
             self._empty.clear()
             self.room()
 
+    def _await_pause(self) -> None:
+        """Something was heard, or can be heard again: a pause would begin now."""
+        if self._gap_s and self._reading:
+            self._last_s = self._loop.time()
+            if self._quiet is None:
+                self._quiet = self._loop.call_later(self._gap_s, self._look_if_quiet)
+
     def _look_if_quiet(self) -> None:
-        left_s = self._last_s + self._codec.gap_s - self._loop.time()
+        self._quiet = None
+        if not self._reading:
+            return  # the rest of what has begun may wait in the pipe
+        left_s = self._last_s + self._gap_s - self._loop.time()
         if left_s > 0:
             self._quiet = self._loop.call_later(left_s, self._look_if_quiet)
         else:
-            self._quiet = None
             self._add(self._codec.idle())

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edgehost import plugin
 from edgehost.batch import Batcher
@@ -21,13 +21,13 @@ from edgehost.event import Event, Origin, Response
 from edgehost.log import BoundLogger
 from edgehost.manifest.model import Manifest, OutputSpec, TriggerSpec
 from edgehost.mqtt import Session
+from edgehost.plugin import TriggerState
 from edgehost.profile import Profile
 
 if TYPE_CHECKING:
     from edgehost.version import Version
 
 T = TypeVar("T")
-TriggerState = Literal["starting", "running", "degraded", "failed", "stopped"]
 
 _log = logging.getLogger("edgehost.deployment")
 

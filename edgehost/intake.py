@@ -3,6 +3,7 @@
     room in the function      handed over at once, `max_in_flight` at a time
     none                      waits here, in order, `max_waiting` of them and 16 MiB at the most
     none here either          `overflow` says which one is dropped; it is counted (`dropped`) and the trigger is degraded
+    all answered again        the trigger is as it was before, unless it has told something else since
 
 A source that can wait instead (a pipe, a TCP connection, a file) stops reading while `full`, and loses nothing. Must not know
 what an event is made from, or what happens to it in the function.
@@ -20,7 +21,7 @@ from msgspec import Struct
 
 from edgehost.event import Event, Response, failure
 from edgehost.manifest.model import Positive
-from edgehost.plugin import TriggerHost
+from edgehost.plugin import TriggerHost, TriggerState
 
 Answered = Callable[[Response], None]
 
@@ -58,12 +59,15 @@ class Intake:
         self._settings = settings
         self._host = host
         self._room = room
+        self._overflow = f"events come faster than the function answers; {settings.overflow} takes effect"
         self._given: deque[_Given] = deque()
         self._in_flight = 0
         self._waiting: deque[tuple[Event, Answered | None]] = deque()
         self._waiting_bytes = 0
         self._full = False
         self._overflowing = False
+        self._before: tuple[TriggerState, str] = "starting", ""
+        """How the trigger was when the overflow began."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -127,8 +131,7 @@ class Intake:
                 self._room()
         if not self._given:
             if self._overflowing:
-                self._overflowing = False
-                self._host.report("running", f"{self._host.counts['dropped']} events dropped since the start")
+                self._overflow_ends()
             self._empty.set()
 
     def _make_room(self, size_bytes: int) -> bool:
@@ -144,7 +147,18 @@ class Intake:
     def _drop(self, answered: Answered | None) -> None:
         self._host.counts["dropped"] += 1
         if not self._overflowing:
-            self._overflowing = True
-            self._host.report("degraded", f"events come faster than the function answers; {self._settings.overflow} takes effect")
+            self._overflow_begins()
         if answered is not None:
             answered(failure("dropped", "more events waited than max_waiting; make the function quicker or give it more workers"))
+
+    def _overflow_begins(self) -> None:
+        self._overflowing = True
+        self._before = self._host.state, self._host.message
+        self._host.report("degraded", self._overflow)
+
+    def _overflow_ends(self) -> None:
+        """What another part of the trigger has told meanwhile, of its source say, is what holds now."""
+        self._overflowing = False
+        self._host.log.info("the function keeps up again; %d events dropped since the start", self._host.counts["dropped"])
+        if (self._host.state, self._host.message) == ("degraded", self._overflow):
+            self._host.report(*self._before)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Kind = Literal["trigger", "output", "runtime"]
+TriggerState = Literal["starting", "running", "degraded", "failed", "stopped"]
 
 
 class Shared(Protocol):
@@ -46,6 +47,9 @@ class TriggerHost(Protocol):
     log: logging.LoggerAdapter[logging.Logger]
     counts: Counter[str]
     """What happened at the source, by name (`dropped`, `bad_checksum`, `reconnects`): count up, `edgehost functions` shows it."""
+    state: TriggerState
+    message: str
+    """What was reported last, by whatever part of the trigger."""
     children: set[int]
     """Processes a trigger has started itself: a process id from its start until it has been waited for. Any other child the agent
     finds is an orphan of a worker, and is ended."""
@@ -67,7 +71,7 @@ class TriggerHost(Protocol):
     def shared(self, key: str, make: Callable[[], T]) -> T:
         """The agent-wide part under `key`, made now if this is its first user."""
 
-    def report(self, state: Literal["starting", "running", "degraded", "failed", "stopped"], message: str = "") -> None:
+    def report(self, state: TriggerState, message: str = "") -> None:
         """Tell how the trigger is; shown by `edgehost functions` and logged when it changes. A message says what to do."""
 
 

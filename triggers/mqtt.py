@@ -240,6 +240,7 @@ class MqttTrigger:
     def _rest(self) -> None:
         if self._overflowing:
             self._overflowing = False
-            self._host.report("running", f"{self.dropped} QoS 0 messages dropped since the start")
+            if self._session.state == "connected":  # a broker that has gone meanwhile is the worse news
+                self._host.report("running", f"{self.dropped} QoS 0 messages dropped since the start")
         if self._stopping:
             self._idle.set()

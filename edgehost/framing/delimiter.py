@@ -3,6 +3,7 @@
     start and end    from the last start before an end to that end; a start inside of a frame begins it anew
     end alone        everything up to an end
     start alone      from one start to the next; also when the two are the same bytes, as in HDLC
+What stands before a first start is garbage, however long it is.
 """
 
 from __future__ import annotations
@@ -64,21 +65,19 @@ class StartCodec(Codec):
         self._keep = settings.keep
         self._pieces = Splitter(self._start, settings.frame_limit_bytes, self.counts)
         self._started = False
+        self._before = b""
+        """The last bytes before the first start: they could be the beginning of it."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        pieces = self._pieces.feed(data)
-        if pieces and not self._started:
-            self._started = True
-            self.counts["garbage_bytes"] += len(pieces.pop(0))
-        return [self._frame(piece) for piece in pieces if piece]
+        if not self._started:
+            data = self._from_start(data)
+        return [self._frame(piece) for piece in self._pieces.feed(data) if piece] if self._started else []
 
     def idle(self) -> list[bytes]:
         """What stands after a start is a frame; the next one needs a start of its own."""
-        last, started = self._pieces.take(), self._started
-        self._started = False
-        if not started:
-            self.counts["garbage_bytes"] += len(last)
-        return [self._frame(last)] if last and started else []
+        last = self._pieces.take()
+        self._begin_anew()
+        return [self._frame(last)] if last else []
 
     def finish(self) -> list[bytes]:
         return self.idle()
@@ -86,10 +85,26 @@ class StartCodec(Codec):
     def reset(self) -> None:
         self.counts["incomplete"] += self._pieces.begun
         self._pieces.clear()
-        self._started = False
+        self._begin_anew()
 
     def encode(self, body: bytes) -> bytes:
         return self._start + _clean(body, self._start) + self._end
+
+    def _from_start(self, data: bytes) -> bytes:
+        """What follows the first start, if it has come. The splitter would take what stands before it for a frame."""
+        before = self._before + data
+        at = before.find(self._start)
+        self._started = at >= 0
+        if not self._started:
+            at = max(0, len(before) - len(self._start) + 1)
+        self.counts["garbage_bytes"] += at
+        self._before = b"" if self._started else before[at:]
+        return before[at + len(self._start) :]
+
+    def _begin_anew(self) -> None:
+        self.counts["garbage_bytes"] += len(self._before)
+        self._before = b""
+        self._started = False
 
     def _frame(self, piece: bytes) -> bytes:
         return self._start + piece + self._end if self._keep else piece

@@ -5,7 +5,7 @@
     worked but for some part       `degraded` with what the read says of it; next beat
     still goes on at a beat        that beat is left out and counted (`skipped`)
     TriggerError                   `degraded` with the reason; tried again at once, then ever later (edgehost/reconnect.py)
-    TryLaterError                  `degraded`; tried again when the source said so
+    TryLaterError                  `degraded`; tried again when the source said so, at the earliest after a beat or a second
     any other error                as TriggerError, with a traceback in the log: the source is a plugin's code
 
 Beats lie on the monotonic clock: no step of the wall clock moves one. Must not know what is read, or what becomes of it.
@@ -51,8 +51,10 @@ class Poller:
         self._host = host
         self._told: str | None = None
         self._again = False
+        self._least_s = min(1.0, interval_s)
+        """The shortest wait after a read that failed. A source that says "now" may say so for ever."""
         self._task: asyncio.Task[None] | None = None
-        self._reconnect = Reconnect(self._keep, self._away, first_s=min(1.0, interval_s), most_s=min(60.0, max(10.0, interval_s)))
+        self._reconnect = Reconnect(self._keep, self._away, first_s=self._least_s, most_s=min(60.0, max(10.0, interval_s)))
 
     def start(self, name: str) -> None:
         """Begin to read, in a task of this name."""
@@ -80,8 +82,9 @@ class Poller:
             try:
                 trouble = await self._attempt()
             except TryLaterError as later:
-                self._away(f"{later}; read again in {later.after_s:g} s")
-                await asyncio.sleep(later.after_s)
+                after_s = max(later.after_s, self._least_s)
+                self._away(f"{later}; read again in {after_s:g} s")
+                await asyncio.sleep(after_s)
                 continue
             self._again = False
             self._host.counts["reads"] += 1

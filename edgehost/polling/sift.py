@@ -53,7 +53,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Sifted:
-    """What one read came to. `memory` holds once every `found` record has been handled. `unfit`: why records were left out."""
+    """What one read came to. `memory` holds once every `found` record has been handled, and is the one before, the very object,
+    if the read has not moved it. `unfit`: why records were left out."""
 
     found: tuple[Found, ...]
     memory: Memory
@@ -87,7 +88,8 @@ def sift(records: Iterable[Any], rules: Rules, memory: Memory) -> Sifted:
             seen[name] = digest
         if change == "new" or rules.emit == "always" or (change == "changed" and rules.emit == "changed"):
             found.append(Found(record, change, digest))
-    return Sifted(tuple(found), Memory(memory.count + bool(found), top, seen), tuple(unfit))
+    now = Memory(memory.count + bool(found), top, seen)
+    return Sifted(tuple(found), memory if now == memory else now, tuple(unfit))
 
 
 def _change(name: str, digest: str, place: Place | None, memory: Memory) -> Change:

@@ -70,6 +70,7 @@ KINDS = {
     "end": Kind(Delimiter(end="END", frame_limit_bytes=LIMIT), without(*b"END"), ended(without(*b"E"), b"END")),
     "both": Kind(Delimiter("0x02", "0x03", frame_limit_bytes=LIMIT), without(2, 3), NOISE),
     "both long": Kind(Delimiter("ST", "END", frame_limit_bytes=LIMIT), without(*b"STEND"), without(*b"E")),
+    "start": Kind(Delimiter("ST", frame_limit_bytes=LIMIT), without(*b"ST", least=1), st.just(b"")),
     "flags": Kind(Delimiter("~", "~", frame_limit_bytes=LIMIT), without(*b"~", least=1), st.just(b"")),
     "fixed": Kind(Fixed(size_bytes=12, start="ab"), without(*b"ab", least=10, most=10).map(b"ab".__add__), without(*b"a")),
     "length": Kind(Length(1, "big", 2, "#", 2, "\r\n", payload_only=True, frame_limit_bytes=LIMIT), without(13, most=40), NOISE),
@@ -102,6 +103,20 @@ def test_garbage_costs_no_good_frame_and_chunks_do_not_matter(kind: Kind, data: 
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert frames_of(kind.framing, *pieces) == frames
     assert frames_of(kind.framing, *(bytes([byte]) for byte in stream)) == frames
+
+
+@pytest.mark.parametrize("kind", [KINDS["start"], KINDS["flags"]], ids=["start", "flags"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_garbage_before_a_first_start_costs_no_frame_however_long_it_is(kind: Kind, data: st.DataObject) -> None:
+    _, stream = kind.stream(data.draw)
+    garbage = data.draw(without(*b"ST~", most=16)) * data.draw(st.integers(0, 16))
+    codec = make_codec(kind.framing)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(garbage + stream)), max_size=8)))
+    pieces = [(garbage + stream)[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+    frames = [frame for piece in pieces for frame in codec.feed(piece)] + codec.finish()
+    assert frames == frames_of(kind.framing, stream)
+    assert (codec.counts["garbage_bytes"], codec.counts["too_long"]) == (len(garbage), 0)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -37,6 +37,9 @@ EXAMPLES: list[tuple[Framing, list[bytes], list[bytes], dict[str, int]]] = [
     (Delimiter(end=";", keep=True), [b"a;"], [b"a;"], {}),
     (Delimiter(start="$"), [b"xx$a$", b"b$c"], [b"a", b"b"], {"garbage_bytes": 2}),
     (Delimiter(start="0x7e", end="0x7e"), [b"xx\x7ea\x7e\x7eb\x7ec"], [b"a", b"b"], {"garbage_bytes": 2}),
+    (Delimiter("~", frame_limit_bytes=8), [b"x" * 20, b"~abc~", b"def~"], [b"abc", b"def"], {"garbage_bytes": 20}),
+    (Delimiter("~", frame_limit_bytes=8), [b"x" * 20 + b"~" + b"y" * 9, b"y~def~"], [b"def"], {"too_long": 1}),
+    (Delimiter("##", "##", frame_limit_bytes=3), [b"x#xx", b"xx#", b"#a##b#", b"#"], [b"a", b"b"], {"garbage_bytes": 6}),
     (Delimiter(start="<", end=">", keep=True), [b"<a", b">", b"zz<b>"], [b"<a>", b"<b>"], {"garbage_bytes": 2}),
     (Delimiter(start="<", end=">"), [b"<lost", b" it<a>>"], [b"a"], {"garbage_bytes": 9}),
     (Delimiter(start="<", end=">", frame_limit_bytes=3), [b"<abc><abcd><abcde", b"f><x>"], [b"abc", b"x"], {"too_long": 2}),
@@ -134,6 +137,9 @@ def test_a_pause_finds_the_beginning_again() -> None:
     starts = make_codec(Delimiter(start="$", gap_s=0.05))
     assert starts.feed(b"x$a") + starts.idle() + starts.feed(b"y$b") + starts.idle() == [b"a", b"b"]
     assert starts.counts["garbage_bytes"] == 2
+    noisy = make_codec(Delimiter(start="~", gap_s=0.05, frame_limit_bytes=4))
+    assert noisy.feed(b"~a") + noisy.idle() + noisy.feed(b"x" * 9) + noisy.feed(b"~b~c") + noisy.idle() == [b"a", b"b", b"c"]
+    assert noisy.counts["garbage_bytes"] == 9 and not noisy.counts["too_long"]
     too_long = make_codec(Length(1, frame_limit_bytes=4, gap_s=0.05))
     assert too_long.feed(b"\xffab") + too_long.idle() + too_long.feed(b"\x01x") == [b"\x01x"]
 

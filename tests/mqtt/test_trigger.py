@@ -229,6 +229,27 @@ async def test_a_flood_at_qos_0_drops_and_counts_and_memory_stays_bounded(starte
 
 
 @real
+async def test_a_broker_that_goes_in_a_flood_is_told_after_it(session, host, mosquitto, peer, until):
+    gate = Gate()
+    broker = mosquitto("allow_anonymous true")
+    one = await session(broker.url)
+    fake = host(one, gate)
+    trigger = MqttTrigger(settings(max_in_flight=2, max_waiting=10), fake)
+    await trigger.start()
+    await until(lambda: fake.state == "running")
+    other = peer(broker.url)
+    for number in range(1000):
+        other.client.publish("in", b"%d" % number)
+    await until(lambda: trigger.dropped)
+    broker.kill()
+    await until(lambda: one.state != "connected" and "broker" in fake.reports[-1][1])
+    gate.open.set()
+    await until(lambda: not fake.running and not trigger._waiting)
+    assert fake.state == "degraded" and "broker" in fake.reports[-1][1]
+    await trigger.stop()
+
+
+@real
 async def test_drop_newest_keeps_what_waits(started, peer, until):
     gate = Gate()
     trigger, fake, url = await started(gate, max_in_flight=1, max_waiting=3, overflow="drop_newest")

@@ -104,6 +104,15 @@ async def test_a_source_may_say_when(told: Any) -> None:
     assert told.reports[0] == ("degraded", "busy; read again in 0.3 s")
 
 
+@pytest.mark.parametrize(("interval_s", "least_s"), [(0.1, 0.1), (60.0, 1.0)])
+async def test_a_source_that_says_now_for_ever_is_not_asked_in_a_circle(told: Any, interval_s: float, least_s: float) -> None:
+    source = Source(*(TryLaterError("busy", 0.0) for _ in range(1000)))
+    async with polling(source, told, interval_s):
+        await until(lambda: len(source.at) >= 2)
+    assert len(source.at) == 2 and source.at[1] - source.at[0] >= 0.99 * least_s
+    assert told.reports[0] == ("degraded", f"busy; read again in {least_s:g} s")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -50,6 +50,13 @@ def test_a_key_of_two_fields_and_one_in_a_table() -> None:
     assert len(found(reads, Rules(key=("at.room", "kind")))[0]) == 3
 
 
+@pytest.mark.parametrize("rules", [Rules(), Rules(key=("id",)), Rules(cursor="id"), Rules(key=("id",), emit="new")])
+def test_a_memory_that_has_not_moved_is_the_one_before(rules: Rules) -> None:
+    first, second = sift_all([[row(1), row(2)]] * 2, rules)
+    assert second.memory is first.memory
+    assert sift([row(3)], rules, first.memory).memory != first.memory
+
+
 def test_what_cannot_be_told_apart_is_left_out_and_said() -> None:
     rules = Rules(key=("id",))
     (sifted,) = sift_all([[row(1, "a"), row(1, "b"), row(1, "a"), {"x": 1}, 7]], rules)

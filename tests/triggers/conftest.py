@@ -67,6 +67,14 @@ class FakeHost:
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         return logging.LoggerAdapter(logging.getLogger("edgehost.test"), {})
 
+    @property
+    def state(self) -> str:
+        return self.reports[-1][0] if self.reports else "starting"
+
+    @property
+    def message(self) -> str:
+        return self.reports[-1][1] if self.reports else ""
+
     def submit(self, event: Event) -> asyncio.Future[Response]:
         self.events.append(event)
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -190,6 +191,64 @@ async def test_what_it_leaves_behind_ends_with_it(commands: Commands, until: Unt
     await commands.sh("sleep 1000 & echo $!; exit 0", restart="never")
     await until(lambda: commands.told[0] == "stopped")
     assert not psutil.pid_exists(int(commands.lines[0]))
+
+
+AGENT = """
+import asyncio, os
+from pathlib import Path
+from edgehost.triggers.exec.program import Program
+
+async def main():
+    null = os.open(os.devnull, os.O_WRONLY)
+    script = "trap '' HUP INT TERM; (sleep 1000 & sleep 1000 | sleep 1000); :"
+    print(Program(["sh", "-c", script], Path("/"), {}, null, null).pid, flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+async def test_all_of_it_ends_when_the_agent_is_killed(until: Until) -> None:
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", AGENT, stdout=asyncio.subprocess.PIPE)
+    assert agent.stdout is not None
+    command = psutil.Process(int(await agent.stdout.readline()))
+    await until(lambda: [process.name() for process in command.children(recursive=True)].count("sleep") == 3)
+    group = [command, *command.children(recursive=True)]
+    agent.kill()
+    await agent.communicate()
+    await until(lambda: not any(runs(process) for process in group))
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(("what", "nth"), [("pipe2", 1), ("pipe2", 2), ("pipe2", 3), ("pidfd_open", 1)])
+async def test_a_start_without_room_is_told_and_leaves_nothing(
+    commands: Commands, until: Until, monkeypatch: pytest.MonkeyPatch, what: str, nth: int
+) -> None:
+    real, asked = getattr(os, what), 0
+
+    def full(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked % nth == 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*args)
+
+    monkeypatch.setattr(os, what, full)
+    files = os.listdir("/proc/self/fd")  # noqa: PTH208
+    await commands.run("sleep", "1000")
+    await until(lambda: commands.told[0] == "failed")
+    assert commands.told[1] == (
+        f"sleep cannot be started in {commands.host.folder}: Too many open files; raise LimitNOFILE of the agent's service"
+    )
+    assert psutil.Process().children() == [] and os.listdir("/proc/self/fd") == files  # noqa: PTH208
+    monkeypatch.undo()
+    await until(lambda: commands.told[0] == "running")
 
 
 async def test_a_command_that_closes_its_output_runs_on(commands: Commands, until: Until) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -21,8 +22,9 @@ from edgehost.errors import TriggerError
 from edgehost.event import Event, Response, failure
 from edgehost.manifest.conversion import to_struct
 from edgehost.manifest.problem import Mistake
-from edgehost.triggers.file import FileTrigger, writers
+from edgehost.triggers.file import FileTrigger, whole, writers
 from edgehost.triggers.file.settings import FileSettings
+from edgehost.triggers.file.whole import in_calendar
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -151,6 +153,133 @@ async def test_a_lease_tells_who_writes(tmp_path: Path) -> None:
     assert writers.is_being_written(read) is None
     os.close(read)
     os.close(write)
+
+
+def test_a_lease_that_a_server_does_not_give_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS and SMB refuse a lease with EAGAIN also where nobody writes."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    for magic in (0x6969, 0xFE534D42):
+        with path.open("rb") as reading, path.open("ab"):
+            assert writers.is_being_written(reading.fileno()) is True
+            with monkeypatch.context() as patch:
+                patch.setattr(writers, "_file_system", lambda descriptor, magic=magic: magic)
+                assert writers.is_being_written(reading.fileno()) is None
+    with Path("/proc/version").open() as proc:
+        assert writers._file_system(proc.fileno()) == 0x9FA0
+
+
+def test_what_is_heard_of_writers() -> None:
+    heard = writers.Writers()
+    assert not heard.busy_with("/in/a", 0)
+    heard.begin("/in/a", created=True)
+    assert heard.busy_with("/in/a", 0)
+    assert not heard.busy_with("/in/a", 5), "a link to a whole file: nobody will close it"
+    heard.begin("/in/a", created=False)
+    assert heard.busy_with("/in/a", 5)
+    heard.end("/in/a")
+    assert not heard.busy_with("/in/a", 0)
+    for path in ("/in/a", "/in/sub/b", "/in/subway"):
+        heard.begin(path, created=False)
+    heard.forget("/in/sub")
+    assert [heard.busy_with(path, 1) for path in ("/in/a", "/in/sub/b", "/in/subway")] == [True, False, True]
+    heard.forget("/in")
+    assert not heard.busy_with("/in/a", 1)
+
+
+@pytest.fixture
+def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for files of another user."""
+    monkeypatch.setattr("edgehost.triggers.file.whole.is_being_written", lambda descriptor: None)
+
+
+async def test_another_users_file_is_taken_when_it_is_closed_however_slowly_it_is_written(
+    inbox: Inbox, until: Until, no_leases: None
+) -> None:
+    inbox.put("again", b"whole. ")
+    await inbox.watch()
+    await until(lambda: inbox.got)
+    with (inbox.folder / "new").open("wb", buffering=0) as new, (inbox.folder / "again").open("ab", buffering=0) as again:
+        for _ in range(2):
+            await settle()
+            for file in (new, again):
+                file.write(b"line ")
+        await settle()
+        assert inbox.got == [("again", b"whole. ")]
+    await until(lambda: len(inbox.got) == 3)
+    assert sorted(inbox.got) == [("again", b"whole. "), ("again", b"whole. line line "), ("new", b"line line ")]
+
+
+async def test_another_users_file_nothing_was_heard_of_must_hold_still(inbox: Inbox, until: Until, no_leases: None) -> None:
+    with (inbox.folder / "there").open("wb", buffering=0) as file:
+        file.write(b"half")
+        await inbox.watch(settle_s=0.1)
+        await until(lambda: inbox.got)
+    elsewhere = inbox.folder.parent / "elsewhere"
+    elsewhere.write_bytes(b"whole")
+    os.link(elsewhere, inbox.folder / "link")  # created, and nobody will close it
+    await until(lambda: ("link", b"whole") in inbox.got)
+
+
+async def test_after_lost_notices_a_file_must_hold_still(
+    inbox: Inbox, until: Until, no_leases: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inbox.watch()
+    await until(lambda: inbox.told[0] == "running")
+    path = inbox.folder / "file"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"whole")
+        await settle()
+        assert inbox.got == []
+        real = inotify.Inotify.read
+        lost = [inotify.Notice(-1, inotify.QUEUE_OVERFLOW, "")]
+        monkeypatch.setattr(inotify.Inotify, "read", lambda self: [real(self), lost][1])
+    await until(lambda: inbox.got == [("file", b"whole")])
+
+
+async def test_a_busy_writer_is_heard_a_hundred_times_a_second(
+    inbox: Inbox, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inbox.watch(rescan_s=60)
+    await until(lambda: inbox.told[0] == "running")
+    reads = 0
+    real = inotify.Inotify.read
+
+    def read(self: inotify.Inotify) -> list[inotify.Notice]:
+        nonlocal reads
+        reads += 1
+        return real(self)
+
+    monkeypatch.setattr(inotify.Inotify, "read", read)
+    begun = time.monotonic()
+    with (inbox.folder / "file").open("wb", buffering=0) as file:
+        for _ in range(300):
+            file.write(b"x")
+            await asyncio.sleep(0.001)
+        took_s = time.monotonic() - begun
+    await until(lambda: inbox.got)
+    assert 3 < reads < took_s * 100 + 10
+    assert inbox.got == [("file", b"x" * 300)]
+
+
+async def test_a_flood_of_writes_is_not_told(inbox: Inbox, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgehost.triggers.file.folder._DEAF_S", 0.1)
+    monkeypatch.setattr("edgehost.triggers.file.folder._FLOOD", 5)
+    asked: list[int] = []
+    real = inotify.Inotify.watch
+    monkeypatch.setattr(inotify.Inotify, "watch", lambda self, folder, what: [asked.append(what), real(self, folder, what)][1])
+    await inbox.watch(rescan_s=60)
+    await until(lambda: inbox.told[0] == "running")
+    with (inbox.folder / "a").open("wb", buffering=0) as a, (inbox.folder / "b").open("wb", buffering=0) as b:
+        await asyncio.sleep(0.05)
+        for _ in range(20):
+            a.write(b"x")
+            b.write(b"x")
+        await until(lambda: len(asked) == 2)
+        assert [bool(what & inotify.MODIFY) for what in asked] == [True, False]
+    await until(lambda: len(inbox.got) == 2)
+    await until(lambda: len(asked) == 3)
+    assert asked[2] == asked[0]
 
 
 async def test_kept_files_come_once_across_restarts(inbox: Inbox, until: Until) -> None:
@@ -345,6 +474,103 @@ async def unreadable(inbox: Inbox, until: Until, mend: Callable[[], None]) -> No
     mend()
     await until(lambda: len(inbox.got) == 2 and inbox.told[0] == "running")
     assert inbox.host.counts["unreadable"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "told"),
+    [
+        (0, "1970-01-01T00:00:00.000+00:00"),
+        (1_500_000_000_123_999_999, "2017-07-14T02:40:00.123+00:00"),
+        (-1, "1969-12-31T23:59:59.999+00:00"),
+        (253_402_300_799_999_999_999, "9999-12-31T23:59:59.999+00:00"),
+        (2**80, "9999-12-31T23:59:59.999+00:00"),
+        (-(2**80), "0001-01-01T00:00:00.000+00:00"),
+    ],
+)
+def test_every_time_a_file_can_have_is_told(mtime_ns: int, told: str) -> None:
+    assert in_calendar(mtime_ns) == told
+
+
+@pytest.mark.parametrize("mtime_s", [300_000_000_000, -300_000_000_000])
+async def test_a_file_of_no_calendars_time_is_taken_with_the_others(inbox: Inbox, until: Until, mtime_s: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        strange = Path(folder, "strange")
+        strange.write_bytes(b"x")
+        os.utime(strange, (mtime_s, mtime_s))
+        if int(strange.stat().st_mtime) != mtime_s:
+            pytest.skip("this file system keeps no such time")
+        await inbox.watch(path=folder)
+        await until(lambda: inbox.got)
+        Path(folder, "other").write_bytes(b"y")
+        await until(lambda: len(inbox.got) == 2)
+        await inbox.again(path=folder)
+        await settle()
+        assert inbox.got == [], "what was handled is remembered"
+        await inbox.stop()
+
+
+async def test_what_one_file_raises_holds_up_no_other(
+    inbox: Inbox, until: Until, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = whole.url_of
+
+    def url_of(path: str) -> str:
+        if path.endswith("bad"):
+            raise ZeroDivisionError("by zero")
+        return real(path)
+
+    monkeypatch.setattr(whole, "url_of", url_of)
+    inbox.put("bad")
+    await inbox.watch(max_in_flight=1)
+    await until(lambda: inbox.told[0] == "degraded")
+    said = "cannot be handled: ZeroDivisionError: by zero; the log says where; it is tried again at every look"
+    assert inbox.told[1] == f"{inbox.folder}/bad {said}"
+    assert "bad cannot be handled\nTraceback" in caplog.text
+    inbox.put("other")
+    await until(lambda: inbox.got == [("other", b"x")])
+    monkeypatch.undo()
+    await until(lambda: len(inbox.got) == 2 and inbox.told[0] == "running")
+
+
+async def test_trouble_of_what_is_no_longer_there_ends(inbox: Inbox, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    sub, closed = inbox.folder / "sub", inbox.folder / "closed"
+    for folder in (sub, closed):
+        folder.mkdir()
+    (sub / "bad").write_bytes(b"x")
+    real, scan = os.read, os.scandir
+
+    def read(descriptor: int, size: int) -> bytes:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "bad":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, size)
+
+    def scandir(folder: str) -> Any:
+        if folder == str(closed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scan(folder)
+
+    monkeypatch.setattr("edgehost.triggers.file.whole.os.read", read)
+    monkeypatch.setattr("edgehost.triggers.file.folder.os.scandir", scandir)
+    await inbox.watch(recursive=True)
+    await until(lambda: "and 1 more" in inbox.told[1])
+    await settle()
+    assert inbox.told[0] == "degraded", "what is there stays told"
+    sub.rename(inbox.folder.parent / "away")
+    await until(lambda: inbox.told == ("degraded", f"{closed} cannot be read: Permission denied; give this user the right to"))
+    closed.rmdir()
+    await until(lambda: inbox.told == ("running", str(inbox.folder)))
+
+
+async def test_watches_that_are_there_again_are_told_no_more(inbox: Inbox, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: inotify.Inotify, folder: str, what: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(inotify.Inotify, "watch", none_left)
+    await inbox.watch()
+    await until(lambda: inbox.told[0] == "running")
+    assert "the kernel does not tell of every change (No space left" in inbox.told[1]
+    monkeypatch.undo()
+    await until(lambda: inbox.told == ("running", str(inbox.folder)))
 
 
 async def test_a_folder_that_is_not_there_yet_goes_and_comes_back(inbox: Inbox, until: Until) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -245,6 +246,41 @@ async def test_frames_with_an_end(logs: Logs, until: Until) -> None:
     assert logs.lines == [b"e"]
 
 
+async def test_a_read_that_fails_is_told_until_one_works(logs: Logs, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    await logs.watch()
+    logs.write(b"1\n")
+    await until(lambda: logs.lines)
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgehost.triggers.file.tail.os.pread", pread)
+        logs.write(b"2\n")
+        await until(lambda: logs.host.reports[-1][0] == "degraded")
+        assert logs.host.reports[-1][1] == f"{logs.log} cannot be read: Input/output error; it is tried again at every look"
+    await until(lambda: logs.host.reports[-1][0] == "running")
+    assert logs.lines == [b"1", b"2"]
+
+
+async def test_a_log_that_cannot_be_read_and_is_deleted_is_told_no_more(
+    logs: Logs, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def opened(path: str, *what: Any) -> int:
+        if str(path) == str(logs.log):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *what)
+
+    logs.log.touch()
+    monkeypatch.setattr("edgehost.triggers.file.tail.os.open", opened)
+    await logs.watch(rescan_s=60)
+    await until(lambda: logs.host.reports and logs.host.reports[-1][0] == "degraded")
+    logs.log.unlink()
+    await until(lambda: logs.host.reports[-1][0] == "running")
+
+
 async def test_more_files_than_it_may_hold_open(logs: Logs, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgehost.triggers.file.tail._MOST_FILES", 3)
     for number in range(4):
@@ -253,5 +289,8 @@ async def test_more_files_than_it_may_hold_open(logs: Logs, until: Until, monkey
     await until(lambda: len(logs.lines) == 3)
     await until(lambda: logs.host.reports[-1][0] == "degraded")
     assert "narrow pattern" in logs.host.reports[-1][1]
+    told = len(logs.host.reports)
+    await settle()
+    assert {state for state, _ in logs.host.reports[told:]} <= {"degraded"}, "a look does not take it back for a moment"
     (logs.folder / "0.log").unlink()
     await until(lambda: len(logs.lines) == 4 and logs.host.reports[-1][0] == "running")

@@ -73,19 +73,51 @@ async def test_one_too_many_is_dropped_and_counted(
     overflow: Any, kept: list[bytes], function: Function, host: Callable[..., Any]
 ) -> None:
     made = host(answer=function.answer)
+    made.report("running", "listens")
     intake = Intake(IntakeSettings(max_in_flight=1, max_waiting=2, overflow=overflow), made)
     codes: list[tuple[bytes, str]] = []
     for event in events("abcde"):
         intake.offer(event, lambda response, body=event.body: codes.append((body, response.code)))
     assert made.counts["dropped"] == 2
-    assert [state for state, _ in made.reports] == ["degraded"]
+    assert [state for state, _ in made.reports] == ["running", "degraded"]
     for body in kept:
         await turns()
         await function.say(body)
     assert await asyncio.wait_for(intake.drain(), 1) == 0
     assert list(function.asked) == kept
     assert sorted(codes) == [(body, "" if body in kept else "dropped") for body in (b"a", b"b", b"c", b"d", b"e")]
-    assert made.reports[-1] == ("running", "2 events dropped since the start")
+    assert made.reports[-1] == ("running", "listens")
+
+
+@pytest.mark.parametrize("told", [("degraded", "unit 7 does not answer"), ("running", "listens again"), ("stopped", "")])
+async def test_the_end_of_an_overflow_takes_back_nothing_the_trigger_has_told_since(
+    told: tuple[str, str], function: Function, host: Callable[..., Any]
+) -> None:
+    made = host(answer=function.answer)
+    intake = Intake(IntakeSettings(max_in_flight=1, max_waiting=1), made)
+    made.report("running", "listens")
+    for event in events("abc"):
+        intake.offer(event)
+    made.report(*told)
+    for body in (b"a", b"c"):
+        await turns()
+        await function.say(body)
+    assert made.counts["dropped"] == 1
+    assert (made.state, made.message) == told
+
+
+async def test_trouble_from_before_an_overflow_is_told_again_after_it(function: Function, host: Callable[..., Any]) -> None:
+    made = host(answer=function.answer)
+    intake = Intake(IntakeSettings(max_in_flight=1, max_waiting=1), made)
+    made.report("degraded", "a register is refused")
+    for text in ("abc", "def"):
+        for event in events(text):
+            intake.offer(event)
+        assert made.message == "events come faster than the function answers; drop_oldest takes effect"
+        for body in (text[0].encode(), text[2].encode()):
+            await turns()
+            await function.say(body)
+        assert (made.state, made.message) == ("degraded", "a register is refused")
 
 
 async def test_bodies_of_more_than_16_mib_never_wait(function: Function, host: Callable[..., Any]) -> None:

@@ -224,6 +224,33 @@ async def test_senders_of_unix_datagrams_wait(sockets: Sockets, until: Until, tm
     assert not Path(path).exists()
 
 
+async def test_a_stop_under_load_hears_no_more_and_leaves_no_reader_behind(
+    sockets: Sockets, until: Until, tmp_path: Path
+) -> None:
+    opened, answer = gate()
+    path, _ = await sockets.listen(f"unixgram://{tmp_path}/in", answer, max_in_flight=1)
+    sender = sockets.sender(socket.AF_UNIX)
+    for number in range(3):
+        sender.sendto(b"%d" % number, path)
+    await until(lambda: sockets.got)
+    stopping = asyncio.create_task(sockets.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    opened.set()
+    await stopping
+    assert sockets.got == [b"0"]
+    loop, heard, pairs = asyncio.get_running_loop(), set[int](), [socket.socketpair() for _ in range(8)]
+    for near, far in pairs:  # the first of them has the number of the socket that was closed
+        loop.add_reader(near, heard.add, near.fileno())
+        far.send(b"x")
+    await asyncio.sleep(0.05)
+    assert heard == {near.fileno() for near, _ in pairs}
+    for near, far in pairs:
+        loop.remove_reader(near)
+        near.close()
+        far.close()
+
+
 async def test_unix_datagrams_are_answered_if_their_sender_has_a_name(sockets: Sockets, until: Until, tmp_path: Path) -> None:
     path, _ = await sockets.listen(f"unixgram://{tmp_path}/in", write_answers=True)
     named, nameless = sockets.sender(socket.AF_UNIX, f"{tmp_path}/out"), sockets.sender(socket.AF_UNIX)
@@ -446,6 +473,9 @@ async def test_a_name_nobody_knows(sockets: Sockets, until: Until) -> None:
     await until(lambda: "cannot be reached" in sockets.told[1])
 
 
+NO_NAME = "is not the name of a host; each part between its dots has 1 to 63 characters, as in gps.local"
+
+
 @pytest.mark.parametrize(
     ("settings", "place", "text"),
     [
@@ -460,6 +490,9 @@ async def test_a_name_nobody_knows(sockets: Sockets, until: Until) -> None:
         ({"listen": "tcp://localhost:80"}, "listen", None),
         ({"connect": "udp://a:1"}, "connect", None),
         ({"connect": "tcp://:1"}, "connect", None),
+        ({"connect": "tcp://gps..local:2947"}, "connect", f"'gps..local' {NO_NAME}"),
+        ({"connect": f"tcp://{'x' * 64}.local:2947"}, "connect", None),
+        ({"connect": "tcp://gps\0.local:2947"}, "connect", None),
         ({"listen": "tcp://:1", "greeting": "x"}, "greeting", "goes with connect"),
         ({"connect": "tcp://a:1", "greeting": "0x1"}, "greeting", None),
         ({"listen": "tcp://:1", "group": "239.1.2.3"}, "group", "goes with listen = udp://…"),

@@ -4,6 +4,7 @@
     it ended                   degraded; started again after a growing delay, by `restart`
     it ended for good          stopped, or failed if it failed
     it is not there            failed; looked for again
+    it cannot be started       failed, with what the system lacks; tried again
     the function is busy       its output is not read: the command waits in its own write, and nothing is lost
 Must not know what a line means. (program.py knows how a process begins and ends.)
 """
@@ -11,9 +12,11 @@ Must not know what a line means. (program.py knows how a process begins and ends
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from typing import Annotated, ClassVar, Literal
 
@@ -35,6 +38,11 @@ _CHUNK_BYTES = 64 * 1024
 _STEADY_S = 10.0
 """A command that has run so long is started again at once when it ends."""
 _MOST_S = 60.0
+_ADVICE = {
+    errno.EMFILE: "; raise LimitNOFILE of the agent's service",
+    errno.ENFILE: "; raise fs.file-max",
+    errno.EAGAIN: "; raise TasksMax of the agent's service, or its user's limit of processes",
+}
 
 
 class ExecSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,17 +122,28 @@ class ExecTrigger:
         self._trouble = "degraded"
         raise TriggerError(f"{how}; it is started again")
 
+    def _begin(self, words: _Words) -> tuple[Program, OutputPipe, _Output]:
+        """Start it, with pipes for what it writes. Raises TriggerError, and nothing of them is left then."""
+        settings, host = self._settings, self._host
+        folder = host.folder / settings.cwd
+        with ExitStack() as undo:
+            try:
+                errors = OutputPipe(asyncio.get_running_loop(), words.line)
+                undo.callback(errors.close)
+                output = _Output(settings, host, self._intake, self._offer)
+                undo.callback(output.close)
+                program = Program(settings.command, folder, settings.env, output.write_end, errors.write_end)
+            except OSError as error:
+                why = f"{error.strerror}{_ADVICE.get(error.errno or 0, '')}"
+                raise TriggerError(f"{settings.command[0]} cannot be started in {folder}: {why}") from error
+            undo.pop_all()
+        return program, errors, output
+
     async def _watch(self, settled: Callable[[], None]) -> tuple[int, str]:
         settings, host, loop = self._settings, self._host, asyncio.get_running_loop()
         words = _Words(host)
-        errors = OutputPipe(loop, words.line)
-        output = self._output = _Output(settings, host, self._intake, self._offer)
-        try:
-            program = Program(settings.command, host.folder / settings.cwd, settings.env, output.write_end, errors.write_end)
-        except TriggerError:
-            errors.close()
-            output.close()
-            raise
+        program, errors, output = self._begin(words)
+        self._output = output
         host.children.add(program.pid)
         errors.handed_over()
         output.handed_over()

@@ -1,8 +1,9 @@
 """Program: one run of a command, in a session and process group of its own, from its start until nothing of it is left.
 
-    started    standard input reads nothing; it dies with the agent (PR_SET_PDEATHSIG)
-    ended      its pidfd is readable: what it left in its group is killed, and all of it is waited for
-    stopped    SIGTERM to the group, SIGKILL after the grace
+    started         standard input reads nothing
+    ended           its pidfd is readable: what it left in its group is killed, and all of it is waited for
+    stopped         SIGTERM to the group, SIGKILL after the grace
+    agent killed    the kernel kills it (PR_SET_PDEATHSIG), and its group (leash.py)
 Must not know what it writes.
 """
 
@@ -15,10 +16,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from edgehost.children import inherited_environment
 from edgehost.errors import TriggerError
+from edgehost.triggers.exec.leash import Leash
 
 _LAUNCH = """
 import ctypes, os, signal, sys
@@ -39,14 +42,17 @@ _LOOK_S = 0.01
 
 
 class Program:
-    """One process, running. Raises TriggerError if there is no such program or folder."""
+    """One process, running. Raises TriggerError if there is no such program or folder, OSError if the system has no room."""
 
     def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str], stdout: int, stderr: int) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
         folder = folder.absolute()
         environment = {**inherited_environment(), **env}
         path = _find(command[0], folder, environment.get("PATH", os.defpath))
-        try:
+        with ExitStack() as undo:  # a child that nobody knows of would run for ever
+            self._leash = Leash()
+            undo.callback(self._leash.cut)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), path, *command],
                 cwd=folder,
@@ -55,13 +61,16 @@ class Program:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=(self._leash.held,),
             )
-        except OSError as error:
-            raise TriggerError(f"{command[0]} cannot be started in {folder}: {error.strerror}") from error
-        self.pid = self._process.pid
-        self._ended = asyncio.Event()
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._pidfd, self._end)
+            self.pid = self._process.pid
+            undo.callback(self._process.wait)
+            undo.callback(self._signal, signal.SIGKILL)
+            self._leash.put_on(self.pid)
+            self._pidfd = os.pidfd_open(self.pid)
+            undo.callback(os.close, self._pidfd)
+            self._loop.add_reader(self._pidfd, self._end)
+            undo.pop_all()
 
     def _end(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -85,6 +94,7 @@ class Program:
     async def bury(self) -> int:
         """After its end: kill what it left in its group, wait for all of it. Gives its wait status."""
         self._signal(signal.SIGKILL)
+        self._leash.cut()
         status, deadline = 0, self._loop.time() + _BURY_S
         while (dead := self._next_dead()) is not None and self._loop.time() < deadline:
             pid, how = dead

@@ -1,6 +1,6 @@
 """Files of a folder as events: whole ones (whole.py), or the lines of growing ones (tail.py).
 
-    the folder is there     running; degraded while a file of it cannot be read or put away
+    the folder is there     running; degraded while a file of it, met by the last look, cannot be read, handled or put away
     it is not, or goes      degraded; looked for again until it is back (reconnect.py)
     the state cannot be read or saved      degraded; after a restart files may come twice
 Must not know inotify, or what a file is to the function.
@@ -13,6 +13,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from msgspec import Struct
@@ -28,6 +29,8 @@ from edgehost.triggers.file.settings import FileSettings
 from edgehost.triggers.file.tail import Tails
 from edgehost.triggers.file.whole import Whole
 
+_MEMORY = ""
+"""Whose trouble it is that the state cannot be saved: no path, which a look could have met."""
 _AWAY_S = 2.0
 """The longest wait for a folder that is not there: a look costs one system call."""
 
@@ -78,8 +81,9 @@ class FileTrigger:
             left_out=files.left_out,
         )
 
-        def looked() -> None:
+        def looked(met: set[str]) -> None:
             settled()
+            self._forget_but(met)
             self._tell()
 
         await self._folder.follow(looked, settings.rescan_s)
@@ -89,7 +93,7 @@ class FileTrigger:
         config, host = self._host.config, self._host
         place = state_folder(config.state, os.environ, os.geteuid()) / "file" / f"{host.function_name}.{host.origin.name}.json"
         try:
-            self._memory = Memory(StateFile(place, Remembered), lambda text: self._trouble(str(place), text))
+            self._memory = Memory(StateFile(place, Remembered), partial(self._trouble, _MEMORY))
         except StateError as error:
             raise TriggerError(str(error)) from error
         kind = Tails if self._settings.mode == "tail" else Whole
@@ -106,6 +110,11 @@ class FileTrigger:
         elif self._troubles.pop(path, None) is None:
             return
         self._tell()
+
+    def _forget_but(self, met: set[str]) -> None:
+        """What a look at everything has not met is no longer there, and its trouble with it."""
+        for path in [path for path in self._troubles if path.startswith(f"{self._root}/") and path not in met]:
+            del self._troubles[path]
 
     def _tell(self) -> None:
         if self._troubles:

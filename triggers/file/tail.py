@@ -48,6 +48,8 @@ class Tail:
         self.named = True
         """Whether the last look has found it in the folder."""
         self.over = False
+        self.unread = False
+        """Its last read failed, and that was told."""
 
     def begin_at(self, offset: int) -> None:
         """Read on from there, with nothing begun."""
@@ -92,6 +94,8 @@ class Tails:
         self._tails: dict[int, Tail] = {}
         self._due: dict[int, None] = {}
         self._at_end = memory.first_time and not settings.existing
+        self._crowded = False
+        """Whether the look under way has found more files than may be open."""
         self._woken = asyncio.Event()
         self._events = 0
 
@@ -101,11 +105,20 @@ class Tails:
         """Nothing is moved."""
 
     def looked(self, found: list[Found], everything: bool) -> None:
+        self._crowded = False
         for one in found:
             self._meet(one.path, one.stamp.inode)
         self._at_end = False
         if everything:
             self._miss({one.stamp.inode for one in found})
+            if not self._crowded:
+                self.trouble(self._root, "")
+
+    def begun(self, path: str, created: bool) -> None:
+        """Not told: a file that grows is read as it does."""
+
+    def unheard(self, folder: str) -> None:
+        """Nothing is known of writers."""
 
     def touched(self, path: str) -> None:
         try:
@@ -119,6 +132,7 @@ class Tails:
         for tail in self._tails.values():
             if tail.path == path:
                 self._due[tail.inode] = None
+        self.trouble(path, "")
         self._wake()
 
     async def work(self) -> None:
@@ -151,6 +165,7 @@ class Tails:
 
     def _open(self, path: str) -> Tail | None:
         if len(self._tails) >= _MOST_FILES:
+            self._crowded = True
             self.trouble(self._root, f"more than {_MOST_FILES} files match in {self._root}; narrow pattern")
             return None
         try:
@@ -208,8 +223,12 @@ class Tails:
                 tail.begin_at(0)
             piece = os.pread(tail.descriptor, _PIECE_BYTES, tail.offset)
         except OSError as error:
+            tail.unread = True
             self.trouble(tail.path, f"{tail.path} cannot be read: {error.strerror}; it is tried again at every look")
             return False
+        if tail.unread:
+            tail.unread = False
+            self.trouble(tail.path, "")
         if piece:
             await self._cut(tail, piece)
         elif tail.over:

@@ -1,10 +1,11 @@
 """Whole files as events: taken when their writer is done, put away once the function has answered.
 
     found or touched     due, in that order; taken while the function has room
-    still written        left; its end tells, or the next look
+    still written        left; its end tells, or the next look. Where there is no telling it must hold still for `settle_s`
     answered             remembered, then kept, moved or deleted; a failure moves it to `failed_folder`
     stopped, not_ready   left as it is: the next look finds it again
     changed meanwhile    not put away; due again
+    its own trouble      told; the others are taken, and it is tried again at the next look
 Must not know how files are found.
 """
 
@@ -17,7 +18,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +30,15 @@ from edgehost.triggers.file.memory import Memory, Outcome, Stamp
 from edgehost.triggers.file.naming import readable, url_of
 from edgehost.triggers.file.put_away import PutAway
 from edgehost.triggers.file.settings import FileSettings
-from edgehost.triggers.file.writers import is_being_written
+from edgehost.triggers.file.writers import Writers, is_being_written
 
 _IN_FLIGHT_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 _CLOCK_TICK_NS = 20_000_000
 """Two writes within one tick of the file system's clock leave the same time."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""Of the years 1 to 9999, which datetime has."""
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: /etc/mime.types differs from device to device."""
 
@@ -51,6 +55,7 @@ class Whole:
         self._host = host
         self._memory = memory
         self._put_away = PutAway(settings, root)
+        self._writers = Writers()
         self._intake = Intake(IntakeSettings(max_in_flight=settings.max_in_flight), host, self._wake)
         self._due: dict[str, bool] = {}
         """Path to whether its writer has told that it is done."""
@@ -80,14 +85,22 @@ class Whole:
                 self._add(one.path, closed=False)
         self._first_look = False
 
+    def begun(self, path: str, created: bool) -> None:
+        self._writers.begin(path, created)
+
     def touched(self, path: str) -> None:
+        self._writers.end(path)
         self._add(path, closed=True)
 
     def gone(self, path: str) -> None:
         """A name that comes again is a new file."""
         self._due.pop(path, None)
+        self._writers.end(path)
         self._memory.forget(path)
         self.trouble(path, "")
+
+    def unheard(self, folder: str) -> None:
+        self._writers.forget(folder)
 
     async def stop(self) -> None:
         """Return when every file in flight has been answered and put away."""
@@ -106,9 +119,19 @@ class Whole:
         while True:
             while self._due and not self._intake.full and sum(self._in_flight.values()) < _IN_FLIGHT_BYTES:
                 path = next(iter(self._due))
-                await self._take(path, self._due.pop(path))
+                closed = self._due.pop(path)
+                try:
+                    await self._take(path, closed)
+                except Exception as error:  # whatever it is: the other files are not held up by it
+                    self._baffled(path, error)
             self._woken.clear()
             await self._woken.wait()
+
+    def _baffled(self, path: str, error: Exception) -> None:
+        self._host.log.exception("%s cannot be handled", readable(path))
+        self._in_flight.pop(path, None)
+        what = f"{type(error).__name__}: {error}"
+        self.trouble(path, f"{path} cannot be handled: {what}; the log says where; it is tried again at every look")
 
     async def _take(self, path: str, closed: bool) -> None:
         try:
@@ -134,21 +157,25 @@ class Whole:
     async def _take_open(self, path: str, descriptor: int, closed: bool) -> None:
         status = os.fstat(descriptor)
         stamp = Stamp.of(status)
-        if not stat.S_ISREG(status.st_mode) or self._settled(path, stamp, closed) or self._unfinished(path, descriptor, closed):
+        if not stat.S_ISREG(status.st_mode) or self._settled(path, stamp, closed):
+            return
+        if self._unfinished(path, descriptor, stamp, closed):
             return
         known = self._memory.handled(path)
         change = "changed" if known is not None else "new"
         if self._settings.events not in (change, "both"):
             self._memory.remember(path, stamp, "left")
+            self.trouble(path, "")
             return
         body = await _read(descriptor, stamp.size_bytes) if stamp.size_bytes <= self._settings.size_limit_bytes else None
         if Stamp.of(os.fstat(descriptor)) != stamp or (body is not None and len(body) != stamp.size_bytes):
             self._add_later(path, stamp)  # somebody writes it after all
             return
+        event = self._event(path, stamp, body, change)
         self.trouble(path, "")
-        self._in_flight[path] = len(body or b"")
+        self._in_flight[path] = len(event.body)
         fresh = time.time_ns() - stamp.mtime_ns < _CLOCK_TICK_NS
-        self._intake.offer(self._event(path, stamp, body, change), partial(self._answered, path, stamp, fresh))
+        self._intake.offer(event, partial(self._answered, path, stamp, fresh))
 
     def _settled(self, path: str, stamp: Stamp, closed: bool) -> bool:
         """Whether nothing is to be done for this content of the file, or only what a move that failed has left to do."""
@@ -159,15 +186,15 @@ class Whole:
             self._put(path, stamp, known.outcome)
         return True
 
-    def _unfinished(self, path: str, descriptor: int, closed: bool) -> bool:
-        """Whether somebody still writes it."""
+    def _unfinished(self, path: str, descriptor: int, stamp: Stamp, closed: bool) -> bool:
+        """Whether somebody still writes it. One who is heard is waited for, however long nothing comes from him."""
         writing = is_being_written(descriptor)
-        if writing is None and not closed:
-            stamp = Stamp.of(os.fstat(descriptor))
-            writing = abs(time.time() - stamp.mtime_ns / 1e9) < self._settings.settle_s
-            if writing:
+        if writing is None:
+            writing = self._writers.busy_with(path, stamp.size_bytes)
+            if not writing and not closed and abs(time.time() - stamp.mtime_ns / 1e9) < self._settings.settle_s:
                 self._add_later(path, stamp)
-        return bool(writing)
+                return True
+        return writing
 
     def _add_later(self, path: str, stamp: Stamp) -> None:
         """Due in `settle_s` if it holds still until then; else the next look sees to it."""
@@ -178,8 +205,7 @@ class Whole:
             self._add(path, closed=True)
 
     def _event(self, path: str, stamp: Stamp, body: bytes | None, change: str) -> Event:
-        modified = datetime.fromtimestamp(stamp.mtime_ns / 1e9, timezone.utc).isoformat(timespec="milliseconds")
-        name = readable(Path(path).name)
+        name, modified = readable(Path(path).name), in_calendar(stamp.mtime_ns)
         headers = {"name": name, "path": readable(path), "size": str(stamp.size_bytes), "mtime": modified, "change": change}
         if body is None:
             self._host.counts["too_large"] += 1
@@ -196,7 +222,7 @@ class Whole:
         )
 
     def _answered(self, path: str, stamp: Stamp, fresh: bool, response: Response) -> None:
-        del self._in_flight[path]
+        self._in_flight.pop(path, None)
         if response.code not in NOT_HANDLED:
             outcome: Outcome = "failed" if response.failed else "done"
             self._memory.remember(path, stamp, outcome, fresh)
@@ -216,6 +242,12 @@ class Whole:
             self._memory.forget(path)
         elif left == "changed":
             self._add(path, closed=False)
+
+
+def in_calendar(mtime_ns: int) -> str:
+    """A file's time in ISO 8601. It may be any number that its file system can hold: the nearest that a calendar has."""
+    milliseconds = min(max(mtime_ns // 1_000_000, _FIRST_MS), _LAST_MS)
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
 
 
 def _stamp(path: str) -> Stamp | None:

@@ -5,21 +5,24 @@
     some are refused              degraded, naming them; the others are told, and it is read on at the interval
     no answer, no connection      degraded; what was read before that is told; tried again with back-off (edgehost/polling)
 
-A request that is refused as a whole is halved until the good registers come through, and stays halved. The device is only read:
-nothing here writes to it.
+What an event told that nobody heard (it was dropped, or the function was not there) is told again after the next read. A request
+that is refused as a whole is halved until the good registers come through, and stays halved. The device is only read: nothing
+here writes to it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
-from edgehost.event import Event
-from edgehost.intake import Intake
+from edgehost.event import Event, Response
+from edgehost.intake import NOT_HANDLED, Intake
 from edgehost.plugin import TriggerHost
 from edgehost.polling import Poller
 from edgehost.triggers.modbus.master import Master, RefusedError, SilentError
@@ -30,6 +33,8 @@ from edgehost.triggers.modbus.wire import Wire, Wires
 from edgehost.tty import Ports
 
 UNIT_HEADER = "X-Edgehost-Unit"
+_UNHEARD = NOT_HANDLED | {"dropped", "queue_full", "no_worker"}
+"""Answers to events that no worker has begun."""
 _ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE = 1, 2, 3
 _REFUSALS = {
     _ILLEGAL_FUNCTION: "the device has no such table",
@@ -128,7 +133,14 @@ class ModbusTrigger:
             headers={UNIT_HEADER: str(self._settings.unit)},
             url=self._master.wire.name,
         )
-        self._intake.offer(event)
+        self._intake.offer(event, partial(self._answered, fresh))
+
+    def _answered(self, told: Mapping[str, Value], response: Response) -> None:
+        """Forget what the function was to hear and did not, unless something else was told since."""
+        if response.code in _UNHEARD:
+            for name, value in told.items():
+                if name in self._told and self._told[name] == value:
+                    del self._told[name]
 
 
 def _refusal(request: Request, number: int) -> str:

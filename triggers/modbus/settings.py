@@ -59,7 +59,8 @@ def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-        usable = parts.scheme in ("tcp", "udp", "rtu+tcp") and parts.hostname and (parts.port or 1) > 0 and not rest
+        host = (parts.hostname or "").encode("idna")  # as the resolver does, who takes no name with an empty part
+        usable = parts.scheme in ("tcp", "udp", "rtu+tcp") and host and (parts.port or 1) > 0 and not rest
     except ValueError:
         usable = False
     if not usable or (url.startswith("rtu") and parts.port is None) or any(letter.isspace() for letter in url):

@@ -1,6 +1,6 @@
 """Records that a server or a database holds, asked for on an interval: one event for each that is new or has changed.
 
-    read in a thread ─► sift (edgehost/polling) ─► events, `max_in_flight` at a time ─► all answered ─► memory saved ─► next beat
+    read and sift (edgehost/polling) in a thread ─► events, `max_in_flight` at a time ─► all answered ─► memory saved ─► next beat
 The memory moves only when the function has answered every event of a read: one that was cut off (the agent ended, the power went)
 is read again, and its events come again with the same ids. While the function is slow nothing is read: records wait at home.
 
@@ -89,27 +89,31 @@ class PollTrigger:
         """One read to its end; what of it did not work."""
         if self._memory is None:
             self._memory = self._saved = await in_thread(self._load, self._name)
-        cursor = self._settings.start if self._memory.cursor is None else self._memory.cursor
-        records = await self._fetch(cursor)
-        if records is None:
+        fetched = await self._fetch(self._memory)
+        if fetched is None:
             self._host.counts["unchanged"] += 1
             return await self._save()
-        sifted = sift(records, self._rules, self._memory)
-        self._host.counts["records"] += len(records)
+        count, sifted = fetched
+        self._host.counts["records"] += count
         if sifted.unfit:
             self._host.counts["unfit"] += len(sifted.unfit)
         self._delivery = asyncio.create_task(self._deliver(sifted))
         not_saved = await asyncio.shield(self._delivery)
         return "; ".join(filter(None, [_unfit(sifted.unfit), not_saved]))
 
-    async def _fetch(self, cursor: int | float | str) -> list[Any] | None:
-        """The source's records, read in a thread. One that takes longer than it may is interrupted, and raises then."""
-        self._reading = in_thread(partial(self._source.read, cursor), self._name)
+    async def _fetch(self, memory: Memory) -> tuple[int, Sifted] | None:
+        """How many records the source holds, and what they come to; None if nothing has changed. A thread's work: to sift a
+        million takes seconds. A read that takes longer than it may is interrupted, and raises then."""
+        self._reading = reading = in_thread(partial(self._sifted, self._source, memory), self._name)
         timer = asyncio.get_running_loop().call_later(self._settings.timeout_s, self._source.interrupt)
         try:
-            return await asyncio.shield(self._reading)
+            return await asyncio.shield(reading)
         finally:
             timer.cancel()
+
+    def _sifted(self, source: Source, memory: Memory) -> tuple[int, Sifted] | None:
+        records = source.read(self._settings.start if memory.cursor is None else memory.cursor)
+        return None if records is None else (len(records), sift(records, self._rules, memory))
 
     async def _deliver(self, sifted: Sifted) -> str:
         """Hand over what was found, as fast as the function takes it; once all of it is answered, move the memory and save it."""
@@ -158,7 +162,7 @@ class PollTrigger:
 
     async def _save(self) -> str:
         """Write down the memory if it has moved; why that failed. Reading goes on then, with the memory the agent has."""
-        if self._memory is None or self._memory == self._saved:
+        if self._memory is None or self._memory is self._saved:
             return ""
         remembered = Remembered(self._rules.key, self._rules.cursor, self._memory)
         try:

@@ -17,7 +17,7 @@ from edgehost.errors import TriggerError
 
 Kind = Literal["udp", "tcp", "unix", "unixgram"]
 FORM = "use udp://HOST:PORT, tcp://HOST:PORT, unix:///PATH or unixgram:///PATH"
-_SHAPE = re.compile(r"(udp|tcp)://(\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]*):(\d{1,5})|(unix|unixgram)://(/[^\0]+)", re.ASCII)
+_SHAPE = re.compile(r"(udp|tcp)://(\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s\0]*):(\d{1,5})|(unix|unixgram)://(/[^\0]+)", re.ASCII)
 _PATH_BYTES = 107
 _MODE = 0o660
 

@@ -2,6 +2,7 @@
 
     udp         cannot wait: what the function has no room for waits in the intake, or is dropped there by `overflow`
     unixgram    can: it is not read while the intake is full, and the sender waits in its own send
+    closed      hears no more, whatever room there is; what has been heard can still be answered
 Counts `too_long`, and what the kernel had no room for (`kernel_dropped`, SO_RXQ_OVFL).
 """
 
@@ -55,11 +56,12 @@ class Datagrams:
             ) from error
         self.address = str(address) if address.path else spell_peer(address.kind, self._socket.getsockname())
         self._reading = False
+        self._closed = False
         self.room()
 
     def room(self) -> None:
         """Read, unless there is no room."""
-        reading = not self._full()
+        reading = not self._closed and not self._full()
         if reading != self._reading:
             self._reading = reading
             if reading:
@@ -69,9 +71,11 @@ class Datagrams:
 
     def close(self) -> None:
         """Hear no more; what has been heard can still be answered until `end`."""
-        self._loop.remove_reader(self._socket.fileno())
+        self._closed = True
+        self.room()
 
     def end(self) -> None:
+        self.close()  # a reader left behind would be that of the next socket with this number
         self._socket.close()
         if self._path:
             Path(self._path).unlink(missing_ok=True)

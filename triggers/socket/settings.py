@@ -71,6 +71,11 @@ class SocketSettings(IntakeSettings, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"connect: {self.connect!r} is not whole; write the server's host and port, as in tcp://gps.local:2947"
             )
+        if not _is_name(address.host):
+            raise ValueError(
+                f"connect: {address.host!r} is not the name of a host; each part between its dots has 1 to 63 characters, "
+                "as in gps.local"
+            )
         self._refuse_all(("group", "interface", "receive_buffer_bytes"), "goes with listen = udp://…")
 
     def _refuse_all(self, keys: tuple[str, ...], why: str) -> None:
@@ -84,6 +89,15 @@ class SocketSettings(IntakeSettings, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"group: {self.group!r} is not a multicast group; use 224.0.0.0 to 239.255.255.255, or ff00::/8")
         if host is not None and host.version != group.version:
             raise ValueError(f"group: {self.group} and {address} are of two kinds of IP; leave the host out")
+
+
+def _is_name(host: str) -> bool:
+    """Whether it can be looked up at all: the resolver takes names by their parts (RFC 1035, 2.3.4), in IDNA."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _ip(text: str) -> IPv4Address | IPv6Address | None:

@@ -170,6 +170,7 @@ ONE = {"a": {"address": 0}}
         ({"url": "http://a"}, "url: 'http://a' is not allowed; use tcp://host"),
         ({"url": "rtu+tcp://a"}, "url: 'rtu\\+tcp://a' is not allowed"),
         ({"url": "tcp://a:99999"}, "url: 'tcp://a:99999' is not allowed"),
+        ({"url": "tcp://gps..local"}, "url: 'tcp://gps..local' is not allowed"),
         ({"url": "tcp://a/path"}, "url: 'tcp://a/path' is not allowed"),
         ({"url": "tcp://a", "baud": 9600}, "baud: goes with a serial port, not with url"),
         ({"unit": 0}, "unit: 0 is not an address of a device on a line; use 1 to 247"),

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from edgehost.config import SerialPort
 from edgehost.errors import TriggerError
-from edgehost.event import Response
+from edgehost.event import Response, failure
 
 if TYPE_CHECKING:
     from tests.triggers.modbus.conftest import Answer, Device, Polled
@@ -218,6 +218,76 @@ async def test_a_busy_function_gets_every_reading_in_order(meter: Meter, device:
     gate.set()
     await polled.until(lambda: len(polled.bodies) >= 10)
     assert [body["n"] for body in polled.bodies[:10]] == list(range(10))
+
+
+@pytest.mark.parametrize("code", ["stopped", "not_ready", "dropped", "queue_full"])
+async def test_what_nobody_heard_is_told_again(meter: Meter, device: MakeDevice, holding: Holding, code: str) -> None:
+    made = await device(holding({0: 1, 1: 2}))
+    answers = [failure(code, "nobody there")] * 2
+    registers = {"a": {"address": 0}, "b": {"address": 1}}
+    polled = await meter({"url": made.url, "registers": registers}, answer=lambda event: answers.pop() if answers else Response())
+    await polled.reads(6)
+    assert polled.bodies == [{"a": 1, "b": 2}] * 3
+
+
+async def test_what_found_no_room_is_told_again(meter: Meter, device: MakeDevice, holding: Holding) -> None:
+    held = {0: 1, 1: 1}
+    made = await device(holding(held))
+    gate = asyncio.Event()
+
+    async def answer(event: Any) -> Response:
+        await gate.wait()
+        return Response()
+
+    settings = {"url": made.url, "max_in_flight": 1, "max_waiting": 1, "overflow": "drop_newest"}
+    polled = await meter({**settings, "registers": {"a": {"address": 0}, "b": {"address": 1}}}, answer=answer)
+    await polled.reads()
+    for address, value in ((1, 2), (0, 3)):  # the first waits, the second finds no room
+        held[address] = value
+        await polled.reads(3)
+    await polled.told("degraded", "events come faster")
+    gate.set()
+    await polled.until(lambda: {"a": 3} in polled.bodies)
+    await polled.reads(2)
+    assert polled.bodies == [{"a": 1, "b": 1}, {"b": 2}, {"a": 3}]
+    assert polled.state == ("running", "")
+
+
+async def test_what_was_told_since_is_not_forgotten(meter: Meter, device: MakeDevice, holding: Holding) -> None:
+    held = {0: 1}
+    made = await device(holding(held))
+    gate = asyncio.Event()
+
+    async def answer(event: Any) -> Response:
+        await gate.wait()
+        return failure("not_ready", "it starts") if event.id == "meter-1" else Response()
+
+    polled = await meter({"url": made.url, "registers": {"a": {"address": 0}}}, answer=answer)
+    await polled.reads()
+    held[0] = 2
+    await polled.reads(2)
+    gate.set()
+    await polled.reads(3)
+    assert polled.bodies == [{"a": 1}, {"a": 2}]
+
+
+async def test_a_silence_during_an_overflow_is_told_after_it(meter: Meter, device: MakeDevice) -> None:
+    answers: list[Any] = [[1], [2], [3]]
+    made = await device(lambda *asked: answers.pop() if answers else None)
+    gate = asyncio.Event()
+
+    async def answer(event: Any) -> Response:
+        await gate.wait()
+        return Response()
+
+    settings = {"url": made.url, "timeout_s": 0.05, "retries": 0, "max_in_flight": 1, "max_waiting": 1}
+    polled = await meter({**settings, "registers": {"a": {"address": 0}}}, answer=answer)
+    await polled.told("degraded", "does not answer")
+    assert polled.host.counts["dropped"] == 1
+    gate.set()
+    await polled.until(lambda: len(polled.bodies) == 2)
+    await asyncio.sleep(0.02)
+    assert polled.state[0] == "degraded" and "does not answer" in polled.state[1]
 
 
 async def test_a_port_that_is_not_there_is_told_with_advice(meter: Meter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from edgehost.event import Event, Response, failure
+from edgehost.polling import sift
 from edgehost.triggers.poll.settings import PollSettings
 
 if TYPE_CHECKING:
@@ -184,6 +186,21 @@ async def test_emit_always_is_every_record_of_every_read(poll: Poll, server: Ser
     polled = await poll({"http": {"url": server.url}, "emit": "always"})
     await polled.until(lambda: len(polled.host.events) >= 6)
     assert polled.bodies[:6] == [1, 2] * 3 and len({event.id for event in polled.host.events[:6]}) == 6
+
+
+async def test_records_are_sifted_beside_the_loop(poll: Poll, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To sift a million takes seconds, and the agent's watchdog is fed by its loop."""
+    threads = set()
+
+    def sifting(*what: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return sift(*what)
+
+    monkeypatch.setattr("edgehost.triggers.poll.sift", sifting)
+    server.say([1])
+    polled = await poll({"http": {"url": server.url}})
+    await polled.reads(2)
+    assert polled.bodies == [1] and threads == {"poll echo/records"}
 
 
 HTTP = {"url": "http://a/b"}
