@@ -23,11 +23,13 @@ from edgehost.tty.line import LineSettings, agreed
 from edgehost.tty.outbox import Outbox
 
 PACE_S = 0.01
-"""As long as bytes may wait on a busy line: 920 bytes at 921,600 baud. To wake a worker costs more than to hand it a frame, so
-ten frames together cost a fraction of ten alone."""
-_MUCH_BYTES = 1024
-"""After a read of so much the line is faster than the pace: the next comes after a quarter of it, or at once after twice as much,
-for the kernel holds 4,096 bytes."""
+"""As long as bytes may wait on a busy line. To wake a worker costs more than to hand it a frame, so ten frames together cost a
+fraction of ten alone."""
+_FAST_BYTES = 512
+"""What a fast line brings within the pace, 921,600 baud for one: its bytes may wait twice as long, 1,840 of them."""
+_MUCH_BYTES = 2048
+"""After a read of so much the line is faster than even that: the next comes after half of the pace, or at once after half as much
+again, for the kernel holds 4,096 bytes."""
 _BUSY_S = 0.0025
 _BUSY_READS = 3
 """So many reads, each within _BUSY_S of the one before, are a busy line."""
@@ -281,4 +283,6 @@ def _wishes(users: Sequence[User]) -> list[tuple[str, LineSettings]]:
 
 
 def _pace_s(size_bytes: int) -> float:
-    return PACE_S if size_bytes < _MUCH_BYTES else PACE_S / 4 if size_bytes < 2 * _MUCH_BYTES else 0.0
+    if size_bytes < _MUCH_BYTES:
+        return PACE_S if size_bytes < _FAST_BYTES else 2 * PACE_S
+    return PACE_S / 2 if size_bytes < _MUCH_BYTES * 3 // 2 else 0.0
