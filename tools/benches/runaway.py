@@ -81,7 +81,8 @@ def _beside(running: Agent, socket: Path, bad: str, seconds: float) -> list[Row]
         raise SystemExit(f"{bad}: was not stopped for {reason!r}; {running.functions()[bad]}")
     title = f"a function that {what}"
     return [
-        Row(f"{title}: stopped after", max(stops), "s"),
+        # Later calls also wait for a worker: one that ends again and again is started ever later.
+        Row(f"{title}: stopped after, first time", stops[0], "s"),
         Row(f"{title}: p99 of the other, alone", alone_s * 1e3, "ms"),
         Row(f"{title}: p99 of the other, beside it", beside_s * 1e3, "ms"),
         Row(f"{title}: ratio", beside_s / alone_s, "x", 2.0, higher_is_better=False),
