@@ -104,7 +104,7 @@ def test_a_slow_function_and_a_hundred_thousand_edges(agent: AgentStarter, bundl
     assert one.invoke("lamp", b'{"value": 1}', "application/json").body == b"1"
 
 
-def test_two_functions_of_one_line_and_one_that_wants_to_drive_it(agent: AgentStarter, bundle: BundleMaker) -> None:
+def test_two_functions_hear_one_line(agent: AgentStarter, bundle: BundleMaker) -> None:
     one = agent(bundle("a", COUNT, BUTTON), bundle("b", COUNT, BUTTON), config=SIM)
     Pins(one).pulse("BUTTON", 10, 100)
     one.wait(lambda: all(one.functions()[name].handled == 20 for name in "ab"), "both to have heard all edges")
