@@ -98,7 +98,7 @@ def arm64_test(arguments: list[str]) -> int:
     cache = Cache()
     layers = [packages(cache, "arm64"), debian(cache, "arm64")]
     with phase("arm64 user space"), checkout(cache) as layer:
-        status = foreign.run([layer, *layers], [*PYTEST, *foreign.SELECTION, *arguments])
+        status = foreign.run([layer, *layers], [*PYTEST, foreign.BEYOND, *foreign.SELECTION, *arguments])
     return vm_test("arm64", ["tests/lab/vm/test_gpio.py", *arguments]) or status
 
 

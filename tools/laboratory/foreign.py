@@ -19,6 +19,8 @@ SELECTION = (
     *(f"tests/test_{name}.py" for name in ("schedule", "backoff", "config", "reload", "state", "secrets", "reconnect", "batch")),
 )
 """What does not depend on workers: qemu-user knows neither Landlock nor membarrier, and forks slowly."""
+BEYOND = "--deselect=tests/tty/test_port.py::test_any_baud_rate_is_set"
+"""It does not know the system call for unusual baud rates either (TCSETS2)."""
 
 
 def register() -> None:

@@ -86,7 +86,8 @@ def _install(folder: Path, below: Path, wanted: Sequence[str]) -> None:
 @contextmanager
 def as_host(root: Path) -> Iterator[None]:
     """While this lasts, the root resolves names and trusts authorities as the host does, and has /dev and /proc."""
-    mounts = [("/dev", "dev"), ("/proc", "proc"), ("/etc/resolv.conf", "etc/resolv.conf"), (f"/{AUTHORITIES}", AUTHORITIES)]
+    folders = [(f"/{name}", name) for name in ("dev", "dev/pts", "proc")]
+    mounts = [*folders, ("/etc/resolv.conf", "etc/resolv.conf"), (f"/{AUTHORITIES}", AUTHORITIES)]
     done: list[Path] = []
     try:
         for source, target in mounts:
