@@ -143,6 +143,8 @@ class _Output(_Line):
     def set(self, value: bool) -> None:
         from gpiod.line import Value
 
+        if not self._request:  # gpiod's own error for this is no OSError
+            raise OSError(errno.ENODEV, "the line was given back")
         self._request.set_value(self._offset, Value.ACTIVE if value else Value.INACTIVE)
 
 

@@ -104,7 +104,7 @@ class OutputLine(Line, Protocol):
     """A line that is driven."""
 
     def set(self, value: bool) -> None:
-        """Drive it to this logical level. OSError (ENODEV) once the chip has gone."""
+        """Drive it to this logical level. OSError (ENODEV) once the chip has gone or the line was given back."""
 
 
 class Driver(Protocol):

@@ -250,6 +250,8 @@ class SimOutput:
 
     def set(self, value: bool) -> None:
         self._demand()
+        if self._wire.holder is not self:
+            raise OSError(errno.ENODEV, "the line was given back")
         high = value != self.active_low
         self._wire.driven = None if high is self._undriven else high
         self._settle(self._wire)

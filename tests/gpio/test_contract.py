@@ -248,6 +248,15 @@ def test_an_output_drives_its_line(bench: Bench) -> None:
     line.release()
 
 
+def test_an_output_that_was_given_back_drives_nothing(bench: Bench) -> None:
+    line = bench.driver.output(Place(bench.chip.path, 5), OutputWish(), False, "edgehost test")
+    line.release()
+    line.release()
+    with pytest.raises(OSError):
+        line.set(True)
+    assert not bench.high(5)
+
+
 def test_an_active_low_output_is_high_when_off(bench: Bench) -> None:
     line = bench.driver.output(Place(bench.chip.path, 5), OutputWish(active_low=True), False, "edgehost test")
     assert bench.high(5)
