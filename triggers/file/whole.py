@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
-from edgehost.event import Event, Response
+from edgehost.event import EPOCH, Event, Response
 from edgehost.intake import NOT_HANDLED, Intake, IntakeSettings
 from edgehost.plugin import TriggerHost
 from edgehost.triggers.file.folder import Found
@@ -36,7 +36,6 @@ _IN_FLIGHT_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 _CLOCK_TICK_NS = 20_000_000
 """Two writes within one tick of the file system's clock leave the same time."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """Of the years 1 to 9999, which datetime has."""
 _TYPES = mimetypes.MimeTypes()
@@ -247,7 +246,7 @@ class Whole:
 def in_calendar(mtime_ns: int) -> str:
     """A file's time in ISO 8601. It may be any number that its file system can hold: the nearest that a calendar has."""
     milliseconds = min(max(mtime_ns // 1_000_000, _FIRST_MS), _LAST_MS)
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
+    return (EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
 
 
 def _stamp(path: str) -> Stamp | None:
