@@ -25,6 +25,9 @@ from edgehost.config import DEFAULT_BROKER, Broker, Config, SerialPort
 from edgehost.control.address import default_address
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus, Reloaded
+from edgehost.delivery.inflow import Allowance
+from edgehost.delivery.journal import Journal
+from edgehost.delivery.outbox import Outbox
 from edgehost.embedded_broker import EmbeddedBroker
 from edgehost.engine import cgroup
 from edgehost.engine.cell import Cells
@@ -38,6 +41,7 @@ from edgehost.roster import Roster
 from edgehost.secrets import private_files
 from edgehost.service.lifeline import Lifeline
 from edgehost.service.notify import Supervision, take_supervision
+from edgehost.state import state_folder
 
 if TYPE_CHECKING:
     from edgehost.control.simulated import Simulated
@@ -78,6 +82,12 @@ class Agent:
         self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
+        self.journal = Journal(
+            state_folder(config.state, os.environ, os.getuid()) / "journal.db", config.journal.durability == "relaxed"
+        )
+        self.outbox = Outbox(self.journal, config.journal.outbox_bytes, config.journal.drain_per_s)
+        self.allowance = Allowance(config.journal.events_bytes)
+        self.journal.on_open.append(self._take_stock)
         self.nursery = Nursery(self._loop, Cells(cgroups, private_files(config)))
         self._roster = Roster(self)
         self.call, self.deliver, self.invoke = self._roster.call, self._roster.deliver, self._roster.invoke
@@ -123,6 +133,8 @@ class Agent:
         for warning in self.config.warnings:
             log.warning("%s", warning)
         await self._control.start()
+        if self.journal.path.exists():
+            await self._open_journal()
         await self._roster.start(self.config.functions)
         if self._options.watch:
             self._roster.watch()
@@ -137,6 +149,19 @@ class Agent:
             len(healths),
             ", ".join(running) or "none",
         )
+
+    async def _open_journal(self) -> None:
+        """What an earlier run has left goes on, whatever the functions ask for now."""
+        try:
+            await self.journal.open()
+        except EdgehostError as error:
+            log.error("%s", error)
+
+    def _take_stock(self) -> None:
+        """The journal is open: what waits there counts."""
+        for count, size_bytes in self.journal.totals.event_bytes.values():
+            self.allowance.events += count
+            self.allowance.used_bytes += size_bytes
 
     async def reload(self) -> Reloaded:
         """Read edgehost.toml and every function's folder again, and change what can be changed while it runs.
@@ -200,8 +225,10 @@ class Agent:
             *self._roster.stops(),
         ]
         await _all(ends)
+        self.outbox.close()
         await _all([part.close for part in self._shared.values()])
         await _all([session.close for session in self._sessions.values()])
+        await _all([self.journal.close])
         self.nursery.close()
         if self._embedded is not None:
             self._embedded.stop()

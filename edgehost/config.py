@@ -77,6 +77,39 @@ class Secret(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("file: give either file or credential; where else would the secret come from")
 
 
+class Journal(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[journal]`: the database in `[agent] state` under every promise: durable events, what waits to leave, dead letters."""
+
+    durability: Literal["full", "relaxed"] = "full"
+    """full: what counts has been synced to the disk. relaxed: a power cut may take the last seconds, for less wear."""
+    events_bytes: Positive = 64 * 1024 * 1024
+    """Durable events that wait for their function; beyond that their sources are held back."""
+    outbox_bytes: Positive = 64 * 1024 * 1024
+    """Messages of all outputs that wait to leave."""
+    dead_letters: Positive = 10_000
+    """So many are kept; the oldest goes for one more."""
+    drain_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 200.0
+    """How fast one output's backlog leaves after an outage, at the least twice as fast as it still grows."""
+    written_per_day_bytes: Positive | None = None
+    """Beyond that the journal writes seldom, and only what a promise needs; see docs/delivery.md."""
+
+
+class Disk(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[disk]`: what goes, and in which order, when the state folder's file system has less than so much left.
+
+    Each mark counts at most a share of the file system: 10, 8, 6 and 4 parts of a hundred.
+    """
+
+    logs_bytes: Positive = 256 * 1024 * 1024
+    """Old log files, and damaged journals that were set aside."""
+    bundles_bytes: Positive = 192 * 1024 * 1024
+    """The cache of bundles."""
+    outbox_bytes: Positive = 128 * 1024 * 1024
+    """Messages of low priority that wait to leave."""
+    refuse_bytes: Positive = 64 * 1024 * 1024
+    """Durable events are refused, until there is room again."""
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """`[log]`: the agent's log, on standard error."""
 
@@ -102,6 +135,8 @@ class Config(Struct, frozen=True):
     """The board profile's name, or a path to one; empty: the board is recognised."""
     secrets: dict[str, Secret] = {}
     http: Http = Http()
+    journal: Journal = Journal()
+    disk: Disk = Disk()
     log: Log = Log()
     warnings: tuple[str, ...] = ()
     """What is allowed but unwise, one line each (a password file that everybody can read)."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgehost.config import Broker, Config, Gpio, Http, Log, Secret, SerialPort
+from edgehost.config import Broker, Config, Disk, Gpio, Http, Journal, Log, Secret, SerialPort
 from edgehost.errors import ConfigError
 from edgehost.manifest.conversion import to_struct
 from edgehost.manifest.place import toml_place
@@ -50,7 +50,7 @@ def read_config(path: Path) -> Config:
 
 
 def _config(table: Mapping[str, Any], source: Path) -> Config:
-    known = ("agent", "brokers", "serial", "gpio", "secrets", "http", "log")
+    known = ("agent", "brokers", "serial", "gpio", "secrets", "http", "journal", "disk", "log")
     unknown = next((key for key in table if key not in known), None)
     if unknown is not None:
         raise unknown_key((unknown,), known)
@@ -74,6 +74,8 @@ def _config(table: Mapping[str, Any], source: Path) -> Config:
         profile=_profile(agent.profile, folder),
         secrets={name: _secret(name, secret, folder) for name, secret in _table(table, "secrets").items()},
         http=http,
+        journal=to_struct(_table(table, "journal"), Journal, ("journal",)),
+        disk=to_struct(_table(table, "disk"), Disk, ("disk",)),
         log=to_struct(_table(table, "log"), Log, ("log",)),
         warnings=tuple(warning for name in brokers for warning in _exposed(name, brokers[name], source)),
     )

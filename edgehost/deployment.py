@@ -18,11 +18,14 @@ import time
 from pathlib import Path
 
 from edgehost import plugin
+from edgehost.backoff import Backoff
 from edgehost.control.protocol import FunctionState, FunctionStatus, TriggerStatus
-from edgehost.delivery import Delivery
+from edgehost.delivery.ending import Ending
+from edgehost.delivery.inflow import Inflow
+from edgehost.delivery.tries import Delivery
 from edgehost.engine import holds, landlock
 from edgehost.engine.function import Function
-from edgehost.errors import EdgehostError, StartError, TriggerError
+from edgehost.errors import EdgehostError, StartError, StateError, TriggerError
 from edgehost.event import Event, Response, failure
 from edgehost.hosts import Surroundings, TriggerHost
 from edgehost.log import BoundLogger
@@ -47,6 +50,10 @@ class Deployment:
         self._triggers: list[tuple[plugin.Trigger | None, TriggerHost, TriggerSpec]] = []
         self._trouble = ""
         self._chained: Delivery | None = None
+        self._orphans: list[Inflow] = []
+        """Events on disk of triggers that the manifest has no more."""
+        self._later: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(2.0, 60.0)
         self._bringing_up: asyncio.Task[None] | None = None
         self._since = time.time()
         self._last_state = ""
@@ -92,12 +99,42 @@ class Deployment:
     async def _start_triggers(self, version: Version) -> None:
         for spec in version.manifest.triggers:
             await self._start_trigger(version, spec)
+        named = {spec.name for spec in version.manifest.triggers}
+        for trigger in self._around.journal.triggers_of(self.name) - named:
+            await self._adopt(trigger)
+
+    async def _adopt(self, trigger: str) -> None:
+        """Events on disk that no trigger of the manifest bears the name of go on without one."""
+        version, around = self._version, self._around
+        if version is None:
+            return
+        queue = await around.journal.queue("event", self.name, trigger)
+        deliver = self._unnamed(version).submit
+        inflow = Inflow(queue, around.journal, around.allowance, deliver, 16, True, 0.0, _ignore, self._log)
+        self._orphans.append(inflow)
+        inflow.start()
+
+    async def recover(self, trigger: str) -> None:
+        """Events of `trigger` have been put on disk: have them run."""
+        for _, host, spec in self._triggers:
+            if spec.name == trigger:
+                await host.recover()
+                return
+        await self._adopt(trigger)
+
+    def _unnamed(self, version: Version) -> Delivery:
+        """The way of events that no trigger has handed over."""
+        target = version.target(version.function.submit, version.function.submit)
+        ending = Ending(self.name, self._around.journal, self._around.outbox)
+        self._chained = self._chained or Delivery(target, self._log, ending)
+        self._chained.target = target
+        return self._chained
 
     async def _start_trigger(self, version: Version, spec: TriggerSpec) -> None:
         host = TriggerHost(version.manifest, spec, self._around, self._withdraw)
-        host.lead_to(version)
         trigger: plugin.Trigger | None = None
         try:
+            await host.open(version)
             trigger = plugin.load("trigger", spec.kind)(spec.settings, host)
             assert trigger is not None
             await trigger.start()
@@ -106,8 +143,19 @@ class Deployment:
                 host.report("running")
         except Exception as error:
             host.report("failed", in_words(error))
+            if isinstance(error, StateError):
+                self._try_later()
         finally:
             self._triggers.append((trigger, host, spec))
+
+    def _try_later(self) -> None:
+        """A disk that is full, or another agent in the way, mends itself some time."""
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(self._backoff.next(), self._try_now)
+
+    def _try_now(self) -> None:
+        self._later = None
+        self._trying = asyncio.create_task(self.try_again())
 
     async def try_again(self) -> None:
         """Start the triggers that could not be started: the port's name they lacked, or the function in their way, may have
@@ -147,6 +195,8 @@ class Deployment:
         if old is not None and old.manifest.triggers == manifest.triggers and self._triggers:
             for _, host, _ in self._triggers:
                 host.lead_to(new)
+            if self._chained is not None:
+                self._unnamed(new)
         else:
             await self._stop_triggers()
             await self._start_triggers(new)
@@ -159,7 +209,10 @@ class Deployment:
         await asyncio.sleep(0)  # each has begun to stop, so what it hands over is all there will be
         for _, host, _ in triggers:
             host.hurry()
-        await asyncio.gather(*stops)
+        orphans, self._orphans = self._orphans, []
+        for inflow in orphans:
+            inflow.rest()
+        await asyncio.gather(*stops, *(host.drained() for _, host, _ in triggers), *(inflow.drained() for inflow in orphans))
         for _, host, _ in triggers:
             host.report("stopped")
 
@@ -167,6 +220,8 @@ class Deployment:
         """Triggers first, so that nothing new comes; then the function by its drain policy."""
         if self._bringing_up is not None:
             self._bringing_up.cancel()
+        if self._later is not None:
+            self._later.cancel()
         await self._stop_triggers()
         await asyncio.gather(*(self._end_version(version, None) for version in list(self._versions)))
 
@@ -182,10 +237,7 @@ class Deployment:
         version = self._version
         if version is None or version.function.pool.state == "failed":
             return self._not_ready(version.function if version is not None else None)
-        target = version.target(version.function.submit)
-        self._chained = self._chained or Delivery(target, self._log)
-        self._chained.target = target
-        return self._chained.submit(event)
+        return self._unnamed(version).submit(event)
 
     def _not_ready(self, function: Function | None) -> asyncio.Future[Response]:
         reason = self._trouble or (function.last_error if function is not None else "it starts")
@@ -255,3 +307,7 @@ class Deployment:
             limits=holds.limits(manifest.limits, self._around.nursery.cells.controllers),
             sandbox=holds.sandbox(manifest.sandbox, landlock.version()),
         )
+
+
+def _ignore(_reason: str) -> None:
+    """Nobody holds such events back: they are on disk already."""

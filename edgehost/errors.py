@@ -41,6 +41,12 @@ class TriggerError(EdgehostError):
     code = "trigger"
 
 
+class AwayError(TriggerError):
+    """An output's receiver cannot be reached, or takes nothing now: the same message may be taken later."""
+
+    code = "away"
+
+
 class StateError(EdgehostError):
     """What must survive a restart cannot be read or written: no room, no right to the folder."""
 

@@ -76,6 +76,7 @@ FAILURES = {
     "stopped": 503,
     "not_ready": 503,
     "dropped": 503,
+    "no_room": 503,
     "queue_full": 429,
     "cancelled": 499,
     "output_failed": 502,

@@ -25,7 +25,7 @@ from edgehost.plugin import TriggerHost, TriggerState
 
 Answered = Callable[[Response], None]
 
-NOT_HANDLED = frozenset({"stopped", "not_ready"})
+NOT_HANDLED = frozenset({"stopped", "not_ready", "no_room"})
 """Answers that say the function was not there: a source that still has the event keeps it and offers it again."""
 
 _WAITING_BYTES = 16 * 1024 * 1024

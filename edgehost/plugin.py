@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from edgehost.errors import PluginError
 from edgehost.event import Event, Origin, Response
+from edgehost.parcel import Parcel
 
 if TYPE_CHECKING:
     from edgehost.config import Config
@@ -47,6 +48,8 @@ class TriggerHost(Protocol):
     log: logging.LoggerAdapter[logging.Logger]
     counts: Counter[str]
     """What happened at the source, by name (`dropped`, `bad_checksum`, `reconnects`): count up, `edgehost functions` shows it."""
+    durable: bool
+    """True if `submit` answers 202 as soon as the event is on disk: what the function says to it goes to its outputs."""
     state: TriggerState
     message: str
     """What was reported last, by whatever part of the trigger."""
@@ -61,6 +64,10 @@ class TriggerHost(Protocol):
         Read it for every event (`host.submit(event)`): an upgrade of the function is one assignment behind it.
         Under the queue policy `block` the future also covers the wait for room, so a trigger bounds what it has in flight.
         """
+
+    @property
+    def ask(self) -> Callable[[Event], asyncio.Future[Response]]:
+        """As `submit`, for an event whose sender waits for the function's own answer, also where the trigger is durable."""
 
     def withdraw(self, future: asyncio.Future[Response]) -> bool:
         """Take back an event that no worker has begun: its future becomes the failure `no_worker`. False: begun or answered."""
@@ -82,6 +89,8 @@ class Trigger(Protocol):
     """What `[triggers.NAME]` may hold beside `kind` and `batch`; msgspec, frozen, forbid_unknown_fields, constraints in Meta."""
     replies: ClassVar[bool]
     """True if a caller waits for the answer (HTTP): such events are not retried and not sent to outputs."""
+    # A kind whose events bear an id of their source, which is the same when the event comes again, has also
+    # `source_id(event) -> str`, a static method: that id, or "" if this one has none. Without it, no `dedupe` by id.
 
     def __init__(self, settings: Any, host: TriggerHost) -> None: ...
 
@@ -124,6 +133,33 @@ class Output(Protocol):
         """
 
     async def stop(self) -> None: ...
+
+
+class Forwarding(Output, Protocol):
+    """An Output whose answers can leave later, from disk: `send` is `post(pack(...))` for one that leaves now.
+
+    Both raise TriggerError for an answer that its receiver will never take and AwayError for one that it may take later.
+    """
+
+    window: ClassVar[int]
+    """How many parcels out of the store may be under way at once and still arrive in order."""
+
+    @property
+    def reachable(self) -> bool:
+        """False while nothing can leave. An output that does not know says True, and AwayError when it was wrong."""
+
+    def on_reachable(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever `reachable` has changed."""
+
+    def pack(self, event: Event, response: Response) -> Parcel:
+        """What `send` would send."""
+
+    def post(self, parcel: Parcel, late: bool) -> Awaitable[None]:
+        """Send a parcel; it is with its receiver when the awaitable is done. `late`: mark it as held up on its way."""
+
+    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
+        """Let go of a future that `send` gave, so that its caller may end it: another one tells from now on what becomes of the
+        answer. None if it cannot be parted, or is done."""
 
 
 class Runtime(Protocol):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from edgehost import plugin, secrets
-from edgehost.delivery import Route, Target
+from edgehost.backoff import Backoff
+from edgehost.delivery.lane import Lane
+from edgehost.delivery.route import Route
+from edgehost.delivery.tries import Hold, Target
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import breed_of
 from edgehost.engine.spec import worker_spec
 from edgehost.errors import EdgehostError, ManifestError, StartError, TriggerError
 from edgehost.event import Event, Response
 from edgehost.hosts import OutputHost, Surroundings
-from edgehost.manifest.model import Manifest
+from edgehost.manifest.model import Manifest, OutputSpec
 
 
 class Version:
@@ -25,10 +29,7 @@ class Version:
         secrets.check_granted(manifest.name, manifest.secrets, around.config.secrets)
         self.manifest = manifest
         self._around = around
-        self.routes = [
-            Route(spec, plugin.load("output", spec.kind)(spec.settings, OutputHost(manifest, spec, around)))
-            for spec in manifest.outputs
-        ]
+        self.routes = [self._route(spec) for spec in manifest.outputs]
         self.function = Function(
             worker_spec(manifest, around.board.providers),
             manifest.workers,
@@ -41,13 +42,32 @@ class Version:
         )
         self._publishing: set[asyncio.Task[None]] = set()
         self._started: list[plugin.Output] = []
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def _route(self, spec: OutputSpec) -> Route:
+        output = plugin.load("output", spec.kind)(spec.settings, OutputHost(self.manifest, spec, self._around))
+        forwards = hasattr(output, "pack") and spec.store.enabled
+        return Route(spec, output, self._around.outbox.lane(self.manifest.name, spec.name) if forwards else None)
 
     async def start(self) -> None:
         """Outputs first, then workers. Raises StartError, or whatever an output raises."""
         for route in self.routes:
             await route.output.start()
             self._started.append(route.output)
+            if route.lane is not None:
+                await self._open(route.lane)
+                route.lane.attach(cast(plugin.Forwarding, route.output), route.spec.store)
         await self.function.start()
+
+    async def _open(self, lane: Lane) -> None:
+        """Without a journal the output works all the same; it gets its place on disk as soon as there is one."""
+        try:
+            await lane.open()
+        except EdgehostError as error:
+            self.function.log_adapter.warning("[outputs.%s] has no place on disk for now: %s", lane.name, error)
+            task = asyncio.get_running_loop().create_task(_open_late(lane))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     def _secrets(self) -> bytes:
         """For a worker that starts now: what a reload has revoked since it does not get."""
@@ -58,9 +78,9 @@ class Version:
             raise StartError(str(error)) from None
         return secrets.packed(self.manifest.secrets, granted)
 
-    def target(self, submit: Callable[[Any], asyncio.Future[Any]]) -> Target:
-        """Where a delivery leads that hands its events to `submit`."""
-        return Target(submit, self.manifest.retry, self.routes, self.function.counters.retry)
+    def target(self, submit: Callable[[Any], asyncio.Future[Any]], hold: Hold | None) -> Target:
+        """Where a delivery leads that hands its events to `submit`, or to `hold`; see Target."""
+        return Target(submit, self.manifest.retry, self.routes, self.function.counters.retry, hold)
 
     async def end(self, successor: Version | None = None) -> None:
         """Drain by the manifest's policy, then end workers and outputs."""
@@ -69,11 +89,20 @@ class Version:
         policy = manifest.drain if self.function.pool.came_up.is_set() else "handover"
         await self.function.drain(policy, manifest.drain_timeout_s, successor.function if successor else None)
         await self.function.close()
+        for opening in self._opening:
+            opening.cancel()
+        for route in self.routes:
+            if route.lane is not None:
+                route.lane.detach(cast(plugin.Forwarding, route.output))
         started, self._started = self._started, []
         await stop_all([output.stop for output in started], self.function.log_adapter)
 
     def call(self, name: str, event: Event) -> asyncio.Future[Response]:
         return self._around.call(name, event)
+
+    def stores(self, output: str) -> bool:
+        """See engine.function.Services."""
+        return any(route.spec.name == output and route.lane is not None and route.lane.opened for route in self.routes)
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         """`context.publish`: what a handler sends on its way, whatever its answer will be."""
@@ -84,15 +113,23 @@ class Version:
                 TriggerError(f"{output!r} is not an output of {self.manifest.name!r}; declare [outputs.{output}]")
             )
             return future
-        task = asyncio.get_running_loop().create_task(_sent(route.output, event))
+        task = asyncio.get_running_loop().create_task(_sent(route, event))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
         return task
 
 
-async def _sent(output: plugin.Output, event: Event) -> None:
+async def _open_late(lane: Lane) -> None:
+    backoff = Backoff(2.0, 60.0)
+    while not lane.opened:
+        await asyncio.sleep(backoff.next())
+        with suppress(EdgehostError):
+            await lane.open()
+
+
+async def _sent(route: Route, event: Event) -> None:
     """Send what a handler published, and wait until it is safe."""
-    wait = output.send(event, Response(200, event.content_type, event.headers, event.body))
+    wait = route.send(event, Response(200, event.content_type, event.headers, event.body))
     if wait is not None:
         await wait
 

@@ -46,6 +46,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or leaves what must survive a restart: each has a state folder of its own, and what it starts inherits it."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture
 def component() -> Callable[[str], str]:
     """`component("mosquitto")`: the full path of an executable the test has named with `needs`."""

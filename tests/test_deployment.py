@@ -16,6 +16,9 @@ from msgspec import Struct
 
 from edgehost import plugin
 from edgehost.config import Config
+from edgehost.delivery.inflow import Allowance
+from edgehost.delivery.journal import Journal
+from edgehost.delivery.outbox import Outbox
 from edgehost.deployment import Deployment
 from edgehost.engine.nursery import Nursery
 from edgehost.errors import StartError, TriggerError
@@ -118,6 +121,9 @@ class Around:
         self.config = Config()
         self.board = Profile("bench", "Test bench")
         self.nursery = Nursery(asyncio.get_running_loop())
+        self.journal = Journal(Path(os.environ["STATE_DIRECTORY"]) / "journal.db")
+        self.outbox = Outbox(self.journal, 1 << 20, 1000.0)
+        self.allowance = Allowance(1 << 20)
 
     def broker(self, name: str) -> Any:
         raise NotImplementedError
@@ -168,6 +174,7 @@ async def site(whole_again: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yield site
     finally:
         await asyncio.wait_for(site.deployment.stop(), PATIENCE_S)
+        await site.around.journal.close()
         site.around.nursery.close()
     gc.collect()
     await asyncio.sleep(0)

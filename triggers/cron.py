@@ -67,6 +67,13 @@ class CronTrigger:
 
     Settings: ClassVar[type[Struct]] = CronSettings
     replies: ClassVar[bool] = False
+    max_in_flight: ClassVar[int] = 1
+    """Of a durable trigger's runs: one after another."""
+
+    @staticmethod
+    def source_id(event: Event) -> str:
+        """The trigger's name and the moment it was due."""
+        return event.id
 
     def __init__(self, settings: CronSettings, host: TriggerHost) -> None:
         self.skipped = 0

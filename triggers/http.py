@@ -6,6 +6,7 @@ still waits for it, and the Response becomes head and body:
     request is refused      405 method, 413 body too large, 408 body too slow, 400 malformed
     the client leaves       the future is cancelled: "nobody waits any more"; a stream is closed
     no worker in wait_s     the event is withdrawn (503), unless a worker has begun it
+    durable                 202 with the event's id once it is on disk; the function's answer goes to its outputs
     a failure               the Response's own status (edgehost/event.py, FAILURES)
 Knows nothing of queues and workers. Watching for a client that leaves costs a task, so it begins WATCH_AFTER_S into the wait.
 """
@@ -23,6 +24,7 @@ from typing import Annotated, ClassVar
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
+import msgspec
 from msgspec import Meta, Struct
 
 from edgehost.event import Event, Origin, Response
@@ -78,6 +80,11 @@ class HttpTrigger:
     Settings: ClassVar[type[Struct]] = HttpSettings
     replies: ClassVar[bool] = True
 
+    @staticmethod
+    def source_id(event: Event) -> str:
+        """The client's own: its header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header)."""
+        return event.headers.get("Idempotency-Key", "")
+
     def __init__(self, settings: HttpSettings, host: TriggerHost) -> None:
         self._host = host
         self._settings = settings
@@ -127,7 +134,10 @@ class HttpTrigger:
             self._check_method(scope["method"])
             body = await read_body(headers, receive, self._limit_bytes)
             path = scope["path"] if prefix in self._whole else scope["path"][len(prefix) :] or "/"
-            response = await self._answer(event_of(scope, headers, body, path, self._host.origin), receive)
+            event = event_of(scope, headers, body, path, self._host.origin)
+            response = await self._answer(event, receive)
+            if self._host.durable and response.status == 202 and not response.failed:
+                response = Response(202, "application/json", body=msgspec.json.encode({"id": event.id}))
             await self._send(response, scope, extra, receive, send)
         except RefusedError as refused:
             await reply(send, refused.status, refused.message, [*refused.headers, *extra])

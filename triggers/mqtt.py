@@ -17,6 +17,7 @@ from functools import partial
 from itertools import permutations
 from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from edgehost.errors import TriggerError
@@ -27,7 +28,8 @@ from edgehost.mqtt.endpoint import parse_url
 from edgehost.mqtt.topics import filter_problem, matches
 from edgehost.plugin import TriggerHost
 
-_NOT_HANDLED = frozenset({"stopped", "not_ready"})
+_CLOUD_EVENT = "application/cloudevents+json"
+_NOT_HANDLED = frozenset({"stopped", "not_ready", "no_room"})
 _CONNECT_S = 1.0
 """How long `start` waits for a session that is just connecting, so that a refusal is told where it belongs."""
 _DRAIN_S = 10.0
@@ -78,6 +80,11 @@ class MqttTrigger:
 
     Settings: ClassVar[type[Struct]] = MqttSettings
     replies: ClassVar[bool] = False
+
+    @staticmethod
+    def source_id(event: Event) -> str:
+        """The message's own id: its user property `id`, or that of a CloudEvent in its body. A packet id is nobody's for long."""
+        return event.headers.get("id") or (cloud_id(event.body) if event.content_type.startswith(_CLOUD_EVENT) else "")
 
     def __init__(self, settings: MqttSettings, host: TriggerHost) -> None:
         self.dropped = 0
@@ -179,7 +186,9 @@ class MqttTrigger:
             "",
             self._url,
         )
-        self._host.submit(event).add_done_callback(partial(self._answered, message))
+        asks = bool(message.response_topic) and self._settings.response
+        hand_over = self._host.ask if asks else self._host.submit
+        hand_over(event).add_done_callback(partial(self._answered, message))
 
     def _room(self, size_bytes: int) -> bool:
         """Make room for one more QoS 0 message, or say that there is none; either way what is lost is counted."""
@@ -244,3 +253,19 @@ class MqttTrigger:
                 self._host.report("running", f"{self.dropped} QoS 0 messages dropped since the start")
         if self._stopping:
             self._idle.set()
+
+
+class _CloudEvent(Struct):
+    """What tells one CloudEvent from another (CloudEvents 1.0, 3.1.1)."""
+
+    id: str = ""
+    source: str = ""
+
+
+def cloud_id(body: bytes) -> str:
+    """The id of a CloudEvent in JSON, with its source: together they are unique. "" if there is none."""
+    try:
+        found = msgspec.json.decode(body, type=_CloudEvent)
+    except msgspec.MsgspecError:
+        return ""
+    return f"{found.source} {found.id}" if found.id else ""

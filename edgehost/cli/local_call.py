@@ -39,6 +39,9 @@ class Alone:
         answer.set_result(failure("not_ready", f"function {name!r} is not here: --local runs one function alone"))
         return answer
 
+    def stores(self, output: str) -> bool:
+        return False
+
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         text = event.body[:PREVIEW_BYTES].decode("utf-8", "replace")
         where = f"{output} ({event.path})" if event.path.strip("/") else output

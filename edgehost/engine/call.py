@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from edgehost.engine.frames import Publication
 from edgehost.event import Event, Response, failure
 
 FOREVER = float("inf")
@@ -34,6 +35,8 @@ class Call(Struct, eq=False):
     publications: list[asyncio.Future[None]] | None = None
     acknowledged: bool = False
     held: Response | None = None
+    kept: list[Publication] | None = None
+    """Where publications go that are to leave with the answer and not before; None: they leave at once."""
 
     def settle(self, response: Response) -> None:
         """Give the answer, unless somebody did already or nobody waits any more. A failed batch fails for every member."""

@@ -49,6 +49,9 @@ class Services(Protocol):
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]: ...
 
+    def stores(self, output: str) -> bool:
+        """Whether what goes to this output can be kept until the answer is there."""
+
 
 class Function:
     """One version of a deployed function. `submit` is the way in; it never raises and its future never does."""
@@ -89,14 +92,18 @@ class Function:
         """Start the workers; returns when all are ready. Raises StartError if the function cannot be loaded."""
         await self.pool.start()
 
-    def submit(self, event: Event | list[Event]) -> asyncio.Future[Response]:
+    def submit(
+        self, event: Event | list[Event], kept: list[frames.Publication] | None = None, patient: bool = True
+    ) -> asyncio.Future[Response]:
         """Hand over an event (or a batch: the answer is then a list). The future resolves with the answer or with a failure.
 
         A caller with less patience than the function's own time-out cancels the future: what still waits is then not begun.
+        What the handler publishes goes into `kept`, if given, as far as it can be stored. A caller who is not `patient` is
+        refused where the policy `block` would have him wait for room.
         """
         now = monotonic()
         future = self._loop.create_future()
-        call = Call(event, future, now, now + self.timeout_s)
+        call = Call(event, future, now, now + self.timeout_s, kept=kept)
         if self._state != "open":
             call.fail("stopped", f"function {self.name!r} is stopping")
             return future
@@ -104,7 +111,7 @@ class Function:
             self._sweep_at = self._loop.call_at(call.deadline, self._sweep)
         if not self._queue and (worker := choose(self._workers)) is not None:
             worker.give(call)
-        elif len(self._queue) < self._size or self._policy == "block":
+        elif len(self._queue) < self._size or (patient and self._policy == "block"):
             # `block`: the submitter awaits the answer, so it is the submitter's own limit that bounds what waits here.
             self._queue.append(call)
         else:
@@ -310,6 +317,9 @@ class Function:
 
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         return self._services.publish(output, event)
+
+    def stores(self, output: str) -> bool:
+        return self._services.stores(output)
 
     def log(self, record: frames.Record) -> None:
         """A log line of the function, with its event's id."""

@@ -331,8 +331,11 @@ class WorkerHandle:
             self.channel.send(frames.frame(frames.CALL_ANSWER, number, encode(response)))
 
     def _publish(self, number: int, publication: frames.Publication) -> None:
-        sent = self._owner.publish(publication.output, publication.event)
         call = self.pending.get(number)
+        if call is not None and call.kept is not None and self._owner.stores(publication.output):
+            call.kept.append(publication)
+            return
+        sent = self._owner.publish(publication.output, publication.event)
         event_id = call.event.id if call is not None and isinstance(call.event, Event) else ""
         sent.add_done_callback(lambda done: self._published(done, publication.output, event_id))
         if call is not None:

@@ -22,8 +22,8 @@ from edgehost.manifest.problem import Mistake, did_you_mean, not_allowed, show
 _NOT_KEYS = ("folder", "source", "triggers", "outputs", "options", "warnings")
 """Fields of Manifest that no key of the same name says as it stands."""
 _SPEC_FIELDS = ("name", "kind", "settings")
-_TRIGGER_KEYS = ("batch",)
-_OUTPUT_KEYS = ("on", "triggers")
+_TRIGGER_KEYS = ("batch", "durable", "dedupe")
+_OUTPUT_KEYS = ("on", "triggers", "store")
 """Keys of `[triggers.NAME]` and `[outputs.NAME]` that are edgehost's own; all others are the plugin's."""
 
 _OWN_FILE = re.compile(r"^function\.(?:toml|ya?ml):? (?:spec\.)?")
@@ -84,7 +84,21 @@ def _trigger(name: str, table: dict[str, Any]) -> TriggerSpec:
     kind = _kind("trigger", table, path)
     own = to_fields(_take(table, _TRIGGER_KEYS), TriggerSpec, without=_SPEC_FIELDS, path=path)
     settings = _settings("trigger", kind, table, path, _TRIGGER_KEYS)
-    return TriggerSpec(name=name, kind=kind, settings=settings, **own)
+    spec = TriggerSpec(name=name, kind=kind, settings=settings, **own)
+    _check_dedupe(spec, path)
+    return spec
+
+
+def _check_dedupe(spec: TriggerSpec, path: tuple[str, ...]) -> None:
+    if spec.dedupe is None:
+        return
+    if spec.batch is not None:
+        raise Mistake(
+            (*path, "dedupe"), "does not go with batch: what a batch publishes is of no single event; remove one"
+        )
+    if spec.dedupe.by == "id" and not hasattr(_load("trigger", spec.kind, (*path, "kind")), "source_id"):
+        text = f"the events of {show(spec.kind)} bear no id of their source, only numbers that begin anew with the agent"
+        raise Mistake((*path, "dedupe", "by"), f'{text}; use by = "body"')
 
 
 def _output(name: str, table: dict[str, Any]) -> OutputSpec:

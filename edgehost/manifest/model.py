@@ -20,6 +20,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 FilePath = Annotated[str, Meta(pattern="^[^\\x00]+$")]
 QueuePolicy = Literal["block", "reject", "drop_oldest", "drop_newest"]
 DrainPolicy = Literal["finish", "inflight", "handover"]
+RetryCode = Literal["raised", "timeout", "worker_died", "no_worker", "queue_full"]
+FullPolicy = Literal["drop_oldest", "drop_newest", "drop_low_priority", "block"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -39,6 +41,10 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     attempts: Positive = 1
     delay_s: Seconds = 1.0
     max_delay_s: Seconds = 60.0
+    on: tuple[RetryCode, ...] = ("raised", "timeout", "worker_died", "no_worker", "queue_full")
+    """Which failures are worth another try; the others fail for good at once."""
+    dead_letter: bool = True
+    """Keep an event that failed for good, with its error; see `edgehost dead-letters`."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +89,29 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True):
     wait_s: Seconds = 1.0
 
 
+class Dedupe(Struct, frozen=True, forbid_unknown_fields=True):
+    """`dedupe = { by = "id", keep = "1h" }` of a trigger: an event that comes again within `keep_s` is answered, not run."""
+
+    by: Annotated[str, Meta(pattern="^(id|body|header:[!-~]+)$")] = "id"
+    """What makes two events one: the id their source gave them, their body, or a header (`header:Idempotency-Key`)."""
+    keep_s: Seconds = 3600.0
+
+
+class Store(Struct, frozen=True, forbid_unknown_fields=True):
+    """`store` of an output: what waits on disk for a receiver that is away, how much of it, how long."""
+
+    enabled: bool = True
+    """False: what cannot leave now waits in memory, as far as the output itself lets it."""
+    quota_bytes: Positive | None = None
+    """Of this output's waiting messages; None: `[journal] outbox` of edgehost.toml alone bounds them."""
+    ttl_s: Seconds | None = None
+    """A message that has waited longer is dropped; None: it waits for ever."""
+    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    """9 leaves first. Below 5 is low: such messages go first when the disk fills."""
+    full: FullPolicy = "drop_oldest"
+    """What happens to one message too many."""
+
+
 class TriggerSpec(Struct, frozen=True):
     """One `[triggers.NAME]`. `settings` is an instance of the trigger plugin's own Settings struct."""
 
@@ -90,6 +119,9 @@ class TriggerSpec(Struct, frozen=True):
     kind: str
     settings: Struct
     batch: Batch | None = None
+    durable: bool = False
+    """The event is on disk before its source is told that it was received; then it waits for its turn there."""
+    dedupe: Dedupe | None = None
 
 
 class OutputSpec(Struct, frozen=True):
@@ -101,6 +133,8 @@ class OutputSpec(Struct, frozen=True):
     on: Literal["success", "failure", "always", "never"] = "success"
     """never: it only gets what the handler sends it with `context.publish`."""
     triggers: tuple[str, ...] = ()
+    store: Store = Store()
+    """For the outputs that reach over a network."""
 
 
 class Manifest(Struct, frozen=True):

@@ -163,6 +163,14 @@ class Sender:
         self.waiting.extendleft(reversed([message for message in self.in_flight.values() if not message.released]))
         self.in_flight.clear()
 
+    def part(self, wait: asyncio.Future[None], fresh: asyncio.Future[None]) -> bool:
+        """Have `fresh` tell how the message goes whose future was `wait`; False if there is no such message any more."""
+        for message in (*self.in_flight.values(), *self.waiting):
+            if message.future is wait:
+                message.future = fresh
+                return True
+        return False
+
     def fail(self, error: Exception) -> None:
         """End everything that waits or is in flight with `error`."""
         for message in (*self.in_flight.values(), *self.waiting):

@@ -38,6 +38,10 @@ _ADVICE = {
 }
 
 
+FOR_NOW = frozenset({0x88, 0x89, 0x8B, 0x93, 0x97, 0x9F})
+"""Refusals of a message that the broker may take later."""
+
+
 def explain(code: int, name: str = "") -> str:
     """A reason code with what to do: `not authorized (0x87): we are not ...`. `name` is the standard's own word for it."""
     words = [name.lower(), f"(0x{code:02x})"] if name else [f"reason 0x{code:02x}"]

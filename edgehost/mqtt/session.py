@@ -22,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgehost.backoff import Backoff
 from edgehost.config import Broker
-from edgehost.errors import TriggerError
+from edgehost.errors import AwayError, TriggerError
 from edgehost.mqtt.connection import Connection
 from edgehost.mqtt.endpoint import client_id, in_thread, parse_url
 from edgehost.mqtt.exchanges import Outgoing, PacketIds, Sender
@@ -41,7 +41,7 @@ from edgehost.mqtt.packets import (
     encode_text,
 )
 from edgehost.mqtt.paho_client import Opened, Will
-from edgehost.mqtt.reasons import explain, trouble
+from edgehost.mqtt.reasons import FOR_NOW, explain, trouble
 from edgehost.mqtt.topics import topic_problem
 
 State = Literal["connecting", "connected", "down"]
@@ -104,7 +104,7 @@ class Session:
         if self._connection is not None:
             self._connection.close()
         self.lost("closed")
-        self._sender.fail(TriggerError(f"the session with {self.broker.url} was closed before the message was sent"))
+        self._sender.fail(AwayError(f"the session with {self.broker.url} was closed before the message was sent"))
 
     def keep_subscriptions(self) -> None:
         """The agent is about to end: subscriptions closed from now on stay with the broker, for the next run."""
@@ -176,6 +176,12 @@ class Session:
             return self._sent
         return self._queue(topic, Outgoing(topic_field, payload, properties, qos, retain, self._loop.create_future()))
 
+    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
+        """Let go of a future that `publish` gave, so that its owner may end it: the one returned tells from now on how it goes.
+        None if the exchange is over."""
+        fresh: asyncio.Future[None] = self._loop.create_future()
+        return fresh if not wait.done() and self._sender.part(wait, fresh) else None
+
     # What a Connection tells (connection.Listener).
 
     def opened(self, grant: Opened) -> None:
@@ -215,7 +221,8 @@ class Session:
             connection.write(answer)
         if message is not None:
             refused = f"the broker at {self.broker.url} refused a message: {explain(reason)}" if reason >= FAILURE else ""
-            message.settle(TriggerError(refused) if refused else None)
+            kind = AwayError if reason in FOR_NOW else TriggerError
+            message.settle(kind(refused) if refused else None)
             if self._sender.waiting:
                 self.drained()
 
@@ -313,10 +320,10 @@ class Session:
     def _queue(self, topic: str, message: Outgoing) -> asyncio.Future[None]:
         """Let a message wait its turn, which may be now."""
         if self._closed:
-            message.settle(TriggerError(f"cannot publish to {topic!r}: the session with {self.broker.url} is closed"))
+            message.settle(AwayError(f"cannot publish to {topic!r}: the session with {self.broker.url} is closed"))
         elif self._sender.full:
             message.settle(
-                TriggerError(
+                AwayError(
                     f"cannot publish to {topic!r}: {self.broker.max_queued} messages wait already for the broker at "
                     f"{self.broker.url} (it is {self.state}); see max_queued in [brokers.{self.name}]"
                 )

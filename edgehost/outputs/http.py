@@ -16,21 +16,27 @@ import queue
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated, ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
 from msgspec import Meta, Struct
 
-from edgehost.errors import TriggerError
+from edgehost.errors import AwayError, TriggerError
 from edgehost.event import Event, Response
 from edgehost.manifest.model import Positive, Seconds
+from edgehost.parcel import Parcel
 from edgehost.plugin import OutputHost
 from edgehost.trust import distrust
 
 ID_HEADER = "X-Edgehost-Event-Id"
+LATE_HEADER = "X-Edgehost-Late"
+PUBLISHED_HEADER = "X-Edgehost-Published"
+_FOR_NOW = frozenset({408, 425, 429})
+"""Refusals that a server may think better of; those from 500 up are as well."""
 _ANSWER_BYTES = 65536
 STOP_S = 5.0
 """How long a stop goes on sending what waits."""
@@ -76,6 +82,7 @@ class HttpOutput:
     """See edgehost/plugin.py, Output."""
 
     Settings: ClassVar[type[Struct]] = HttpOutputSettings
+    window: ClassVar[int] = 1
 
     def __init__(self, settings: HttpOutputSettings, host: OutputHost) -> None:
         self._settings = settings
@@ -96,15 +103,39 @@ class HttpOutput:
         self._thread = threading.Thread(target=self._work, args=(loop, connection, self._ended), name=self._name, daemon=True)
         self._thread.start()
 
+    @property
+    def reachable(self) -> bool:
+        """Nobody knows before a request has been tried."""
+        return True
+
+    def on_reachable(self, tell: Callable[[], None]) -> None:
+        """It never changes."""
+
     async def send(self, event: Event, response: Response) -> None:
-        """Returns when the server has answered 2xx; TriggerError otherwise, or if too many answers wait."""
-        kind = response.content_type if _one_line(response.content_type) else "application/octet-stream"
-        headers = {"content-type": kind, ID_HEADER.lower(): quote(event.id, safe="/:+=@, "), **self._headers}
-        job = _Job(bytes(response.body), headers, asyncio.get_running_loop().create_future())
+        """Returns when the server has answered 2xx; TriggerError otherwise, AwayError if it may take the same answer later."""
+        await self._post(bytes(response.body), response.content_type, event.id, {})
+
+    def pack(self, event: Event, response: Response) -> Parcel:
+        """The request's body and the id in its header."""
+        return Parcel(self._settings.url, bytes(response.body), response.content_type, {}, event.id, time.time())
+
+    async def post(self, parcel: Parcel, late: bool) -> None:
+        """As `send`. A late request says so in its headers."""
+        published = datetime.fromtimestamp(parcel.published, timezone.utc).isoformat(timespec="milliseconds")
+        marks = {LATE_HEADER.lower(): "true", PUBLISHED_HEADER.lower(): published} if late else {}
+        await self._post(parcel.body, parcel.content_type, parcel.id, marks)
+
+    def part(self, wait: asyncio.Future[None]) -> None:
+        """A request ends by itself, soon."""
+
+    async def _post(self, body: bytes, content_type: str, event_id: str, marks: dict[str, str]) -> None:
+        kind = content_type if _one_line(content_type) else "application/octet-stream"
+        headers = {"content-type": kind, ID_HEADER.lower(): quote(event_id, safe="/:+=@, "), **marks, **self._headers}
+        job = _Job(body, headers, asyncio.get_running_loop().create_future())
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            raise TriggerError(f"{self._where}: {self._settings.max_queued} answers wait for {self._settings.url}") from None
+            raise AwayError(f"{self._where}: {self._settings.max_queued} answers wait for {self._settings.url}") from None
         await job.done
 
     async def stop(self) -> None:
@@ -145,16 +176,30 @@ class HttpOutput:
         while (job := self._jobs.get()) is not None:
             if job.done.cancelled():  # nobody waits: its deadline has passed in the queue
                 continue
-            late = time.monotonic() > self._leave_at
-            problem = f"{self._where}: not sent, the agent stops" if late else self._deliver(connection, job)
-            with suppress(RuntimeError):  # the loop is gone, and everybody who waited with it
-                loop.call_soon_threadsafe(_settle, job.done, problem)
+            stops = time.monotonic() > self._leave_at
+            problem = AwayError(f"{self._where}: not sent, the agent stops") if stops else self._deliver(connection, job)
+            self._tell(loop, job, problem)
+            if isinstance(problem, AwayError):
+                self._pass_over(loop, problem)
         connection.close()
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(ended.set_result, None)
 
-    def _deliver(self, connection: http.client.HTTPConnection, job: _Job) -> str:
-        """Empty when the server took it, else why not."""
+    def _tell(self, loop: asyncio.AbstractEventLoop, job: _Job, problem: TriggerError | None) -> None:
+        with suppress(RuntimeError):  # the loop is gone, and everybody who waited with it
+            loop.call_soon_threadsafe(_settle, job.done, problem)
+
+    def _pass_over(self, loop: asyncio.AbstractEventLoop, problem: AwayError) -> None:
+        """What waits behind an answer that the server does not take now must not overtake it."""
+        for _ in range(self._jobs.qsize()):
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.put(None)
+                return
+            self._tell(loop, job, problem)
+
+    def _deliver(self, connection: http.client.HTTPConnection, job: _Job) -> TriggerError | None:
+        """None when the server took it, else why not."""
         kept = connection.sock is not None
         try:
             try:
@@ -166,14 +211,15 @@ class HttpOutput:
                 status = self._exchange(connection, job)
         except ssl.SSLCertVerificationError as error:
             connection.close()
-            return f"{self._where}: {self._settings.url} is not trusted: {distrust(error, 'ca_file', datetime.now())}"
+            return AwayError(f"{self._where}: {self._settings.url} is not trusted: {distrust(error, 'ca_file', datetime.now())}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
-            return f"{self._where}: {self._settings.url} cannot be reached: {error or type(error).__name__}"
+            return AwayError(f"{self._where}: {self._settings.url} cannot be reached: {error or type(error).__name__}")
         if 200 <= status <= 299:
-            return ""
+            return None
         note = "; redirects are not followed, name the last address" if 300 <= status <= 399 else ""
-        return f"{self._where}: {self._settings.url} answered {status} and not 2xx{note}"
+        kind = AwayError if status >= 500 or status in _FOR_NOW else TriggerError
+        return kind(f"{self._where}: {self._settings.url} answered {status} and not 2xx{note}")
 
     def _exchange(self, connection: http.client.HTTPConnection, job: _Job) -> int:
         url = urlsplit(self._settings.url)
@@ -195,11 +241,11 @@ class HttpOutput:
         return True
 
 
-def _settle(done: asyncio.Future[None], problem: str) -> None:
+def _settle(done: asyncio.Future[None], problem: TriggerError | None) -> None:
     if done.done():
         return
-    if problem:
-        done.set_exception(TriggerError(problem))
+    if problem is not None:
+        done.set_exception(problem)
     else:
         done.set_result(None)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
 from string import Formatter
 from typing import Annotated, ClassVar, Literal
 
@@ -10,8 +13,9 @@ from msgspec import Meta, Struct
 
 from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
-from edgehost.mqtt import Session
+from edgehost.mqtt import Session, State
 from edgehost.mqtt.topics import topic_problem
+from edgehost.parcel import Parcel
 from edgehost.plugin import OutputHost
 
 _FIELDS = ("topic", "id", "function", "trigger", "output")
@@ -47,29 +51,39 @@ class MqttOutput:
     """See edgehost/plugin.py, Output."""
 
     Settings: ClassVar[type[Struct]] = MqttOutputSettings
+    window: ClassVar[int] = 10
+    """Half of what mosquitto takes at once: the other half is for what is new."""
 
     def __init__(self, settings: MqttOutputSettings, host: OutputHost) -> None:
         self._settings = settings
         self._host = host
         self._session: Session = host.broker(settings.broker)
+        self._tell: Callable[[], None] | None = None
         self._fixed = settings.topic if "{" not in settings.topic and "}" not in settings.topic else ""
 
     async def start(self) -> None:
-        """Nothing to begin: the session connects by itself, and messages wait for it."""
+        """The session connects by itself, and messages wait for it."""
+        self._session.on_state.append(self._on_state)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the broker is there."""
+        return self._session.state == "connected"
+
+    def on_reachable(self, tell: Callable[[], None]) -> None:
+        """See edgehost/plugin.py, Forwarding."""
+        self._tell = tell
 
     def send(self, event: Event, response: Response) -> asyncio.Future[None] | None:
         """None when the message is with the connection (QoS 0), else done when the broker has acknowledged it (QoS 1, 2)."""
         settings = self._settings
-        headers = response.headers
-        if response.failed:
-            headers = {**headers, "status": str(response.status), "code": response.code}
         sent = self._session.publish(
             self._fixed or self._topic(event),
             response.body,
             settings.qos,
             settings.retain,
             response.content_type,
-            headers,
+            _headers(response) if response.code else response.headers,
             expiry_s=settings.expiry_s,
         )
         if not sent.done():
@@ -77,8 +91,39 @@ class MqttOutput:
         sent.result()
         return None
 
+    def pack(self, event: Event, response: Response) -> Parcel:
+        """The message, with its topic settled."""
+        topic = self._fixed or self._topic(event)
+        return Parcel(topic, bytes(response.body), response.content_type, _headers(response), published=time.time())
+
+    def post(self, parcel: Parcel, late: bool) -> asyncio.Future[None]:
+        """At QoS 1 at the least: only then it is known when the broker has it. MQTT 5 shows `id`, and `late` with `published`."""
+        settings = self._settings
+        headers = {**({"id": parcel.id} if parcel.id else {}), **parcel.headers}
+        if late:
+            published = datetime.fromtimestamp(parcel.published, timezone.utc).isoformat(timespec="milliseconds")
+            headers |= {"late": "true", "published": published}
+        return self._session.publish(
+            parcel.to,
+            parcel.body,
+            max(1, settings.qos),
+            settings.retain,
+            parcel.content_type,
+            headers,
+            expiry_s=settings.expiry_s,
+        )
+
+    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
+        """See edgehost/plugin.py, Forwarding."""
+        return self._session.part(wait)
+
     async def stop(self) -> None:
-        """Nothing to end: what was published is the session's."""
+        """What was published is the session's."""
+        self._session.on_state.remove(self._on_state)
+
+    def _on_state(self, _state: State, _reason: str) -> None:
+        if self._tell is not None:
+            self._tell()
 
     def _topic(self, event: Event) -> str:
         if not self._settings.topic:
@@ -92,3 +137,8 @@ class MqttOutput:
         return self._settings.topic.format(
             topic=event.path, id=event.id, function=host.function_name, trigger=event.trigger.name, output=host.name
         )
+
+
+def _headers(response: Response) -> dict[str, str]:
+    """The user properties of an answer; a failure says what it is."""
+    return {**response.headers, "status": str(response.status), "code": response.code} if response.code else response.headers

@@ -223,6 +223,7 @@ class FakeHost:
     state: str = "starting"
     reports: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    durable: bool = False
 
     def broker(self, name: str) -> Session:
         assert name == "default"
@@ -239,6 +240,8 @@ class FakeHost:
         future = asyncio.ensure_future(self._answer(event))
         future.add_done_callback(self._answered)
         return future
+
+    ask = submit
 
     def _answered(self, _future: object) -> None:
         self.running -= 1

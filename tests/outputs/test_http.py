@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgehost.errors import TriggerError
+from edgehost.errors import AwayError, TriggerError
 from edgehost.event import Event, Response
 from edgehost.outputs.http import HttpOutput
 
@@ -145,8 +145,9 @@ async def test_a_connection_the_server_closed_is_opened_again_and_nothing_is_los
 async def test_any_status_but_2xx_is_an_error_that_says_it(server: Server, output: Any, status: int) -> None:
     server.status = status
     out = await output(server.url)
-    with pytest.raises(TriggerError, match=rf"\[outputs\.out\].* answered {status} and not 2xx"):
+    with pytest.raises(TriggerError, match=rf"\[outputs\.out\].* answered {status} and not 2xx") as caught:
         await out.send(Event(), Response())
+    assert isinstance(caught.value, AwayError) is (status >= 500), "whether the same answer may be taken later"
     assert len(server.got) == 1, "not followed, not tried again"
     server.status = 201
     await out.send(Event(), Response())

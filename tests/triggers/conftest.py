@@ -56,6 +56,7 @@ class FakeHost:
     reports: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     children: set[int] = field(default_factory=set)
+    durable: bool = False
     begun: bool = False
     """What `withdraw` is told about every event."""
 
@@ -82,6 +83,8 @@ class FakeHost:
         task = asyncio.ensure_future(self._settle(event, future))
         future.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
         return future
+
+    ask = submit
 
     async def _settle(self, event: Event, future: asyncio.Future[Response]) -> None:
         answer = self.answer(event)

@@ -1,0 +1,273 @@
+"""Delivery: what happens to one event between its trigger and its acknowledgement: tries, its outputs, its end.
+
+    failed, tries left           again, after a back-off
+    failed, not even begun       stays where it is, if that is the disk; else as any failure
+    failed for good              dead letter, then the outputs that want failures
+    answered                     its outputs
+    all of it safe               the future resolves: whoever submitted it acknowledges
+
+An event on disk or known by a key ends in one transaction (Ending): it is settled, its answer kept, its parcels stored, together.
+Only for events nobody waits for, and for those that must not run twice. Must not know how a function runs or what an output is
+made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from edgehost.backoff import Backoff
+from edgehost.delivery import faults
+from edgehost.delivery.ending import Ending, Entry
+from edgehost.delivery.lane import Lane
+from edgehost.delivery.route import Route
+from edgehost.engine.call import whole
+from edgehost.engine.frames import Publication
+from edgehost.errors import EdgehostError
+from edgehost.event import Event, Response, failure
+from edgehost.manifest.model import Retry
+from edgehost.parcel import Parcel
+
+Submit = Callable[[Event], "asyncio.Future[Response]"]
+Hold = Callable[[Event, "list[Publication]"], "asyncio.Future[Response]"]
+
+FINAL = frozenset({"stopped", "not_ready", "cancelled", "dropped", "no_room"})
+"""Failures that another try would not change: the source still has the event, or the queue's policy has spoken."""
+UNBEGUN = frozenset({"no_worker", "not_ready", "queue_full", "dropped", "stopped"})
+"""Failures of an event that the function has not seen. On disk it can wait: they count as no attempt."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a version of the function gives a delivery: its way in, its retry policy, its outputs, its count of retries."""
+
+    submit: Submit
+    retry: Retry
+    routes: Sequence[Route]
+    retried: Callable[[], None]
+    hold: Hold | None = None
+    """As `submit`, with what the handler publishes kept in the list instead of sent; None: events go in batches."""
+
+
+class Delivery:
+    """One trigger's way through the function: `submit` resolves when the answer, and every output it goes to, is safe.
+
+    It outlives the version it leads to: assign `target` at an upgrade, and an event that waits for its next try goes there.
+    """
+
+    def __init__(self, target: Target, log: logging.LoggerAdapter[logging.Logger], ending: Ending | None = None) -> None:
+        self.target = target
+        self._log = log
+        self._ending = ending
+        self._loop = asyncio.get_running_loop()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.TimerHandle, Callable[[], None]] = {}
+        self._hurried = False
+
+    def hurry(self) -> None:
+        """The function is about to end: what waits for its next try is tried now, for the last time."""
+        self._hurried = True
+        for timer, try_now in list(self._waiting.items()):
+            timer.cancel()
+            try_now()  # an event on disk is not tried any more: `_try` leaves it there
+        self._waiting.clear()
+
+    def submit(self, event: Event, entry: Entry | None = None) -> asyncio.Future[Response]:
+        """As Function.submit, for an event nobody waits for."""
+        answer: asyncio.Future[Response] = self._loop.create_future()
+        backoff = None
+        if entry is not None and entry.attempts:
+            backoff = Backoff(self.target.retry.delay_s, self.target.retry.max_delay_s)
+            backoff.failures = entry.attempts
+        self._try(event, answer, backoff, entry)
+        return answer
+
+    def _try(self, event: Event, answer: asyncio.Future[Response], backoff: Backoff | None, entry: Entry | None) -> None:
+        target = self.target
+        if self._hurried and entry is not None and entry.place:
+            _settle(answer, failure("stopped", "the function stops; the event stays on disk"))
+            return
+        if entry is not None and target.hold is not None:
+            entry.kept.clear()  # of a try that failed nothing leaves
+            future = target.hold(event, entry.kept)
+        else:
+            future = target.submit(event)
+        future.add_done_callback(partial(self._answered, event, answer, backoff, entry, target))
+
+    def _answered(
+        self,
+        event: Event,
+        answer: asyncio.Future[Response],
+        backoff: Backoff | None,
+        entry: Entry | None,
+        target: Target,
+        done: asyncio.Future[Response],
+    ) -> None:
+        response = done.result()
+        if response.code and self._again(event, answer, backoff, entry, target.retry, response):
+            return
+        if entry is not None:
+            self._in_task(self._end(event, answer, entry, target, response))
+            return
+        if response.code:
+            self._tell(event, f"failed for good ({response.code}): {response.body.decode('utf-8', 'replace')}")
+            if self._ending is not None and target.retry.dead_letter and response.code not in FINAL:
+                self._in_task(self._bury(event, answer, response, backoff, target))
+                return
+        self._give_out(event, answer, response, target)
+
+    def _give_out(self, event: Event, answer: asyncio.Future[Response], response: Response, target: Target) -> None:
+        routes = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
+        try:
+            waits = self._send(event, response, routes) if response.chunks is None else self._send_stream(event, response, routes)
+        except Exception as error:  # an output is a plugin: whatever it raises is this event's trouble, not the agent's
+            response, waits = self._not_sent(event, error), None
+        if waits is None:
+            _settle(answer, response)
+        else:
+            self._in_task(self._when_sent(event, answer, response, waits))
+
+    def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def _again(
+        self,
+        event: Event,
+        answer: asyncio.Future[Response],
+        backoff: Backoff | None,
+        entry: Entry | None,
+        retry: Retry,
+        response: Response,
+    ) -> bool:
+        """Try a failed event once more, later, if the policy says so."""
+        backoff = backoff or Backoff(retry.delay_s, retry.max_delay_s)
+        on_disk = entry is not None and entry.place != 0
+        if response.code in (UNBEGUN | FINAL if on_disk else FINAL) or response.code not in retry.on:
+            return False
+        if (self._hurried and not on_disk) or backoff.failures + 1 >= retry.attempts:
+            return False
+        delay_s = backoff.next()
+        self.target.retried()
+        self._log.warning("event %s failed (%s), try %d in %.1f s", event.id, response.code, backoff.failures + 1, delay_s)
+        if entry is not None:
+            entry.attempts = backoff.failures
+            if self._ending is not None and on_disk:
+                self._ending.tried(entry)
+        try_now = partial(self._try, event, answer, backoff, entry)
+
+        def due() -> None:
+            del self._waiting[timer]
+            try_now()
+
+        timer = self._loop.call_later(delay_s, due)
+        self._waiting[timer] = try_now
+        return True
+
+    async def _end(
+        self, event: Event, answer: asyncio.Future[Response], entry: Entry, target: Target, response: Response
+    ) -> None:
+        """The end of an event on disk, or known by a key: what is stored goes into its transaction, the rest is sent before."""
+        assert self._ending is not None
+        faults.at("delivery.answered")
+        try:
+            if response.code in (UNBEGUN | FINAL if entry.place else FINAL):
+                _settle(answer, response)  # it stays on disk, or with its source
+                return
+            response = await whole(response)
+            routes = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
+            try:
+                parcels, waits = _divided(event, response, routes, entry, target.routes)
+                await _all(waits)  # a pin, a log, another function: what no transaction holds goes first, at least once
+            except Exception as error:
+                parcels, response = [], self._not_sent(event, error)
+            if response.code:
+                self._tell(event, f"failed for good ({response.code}): {response.body.decode('utf-8', 'replace')}")
+            await self._ending.end(event, entry, response, parcels, target.retry.dead_letter)
+            faults.at("delivery.settled")
+            _settle(answer, response)
+        except EdgehostError as error:  # the journal takes nothing any more: the event is as it was, here or at its source
+            self._tell(event, f"is not settled: {error}")
+            _settle(answer, failure("stopped", str(error)))
+
+    async def _bury(
+        self, event: Event, answer: asyncio.Future[Response], response: Response, backoff: Backoff | None, target: Target
+    ) -> None:
+        """A dead letter for an event of no other record, before it is acknowledged."""
+        assert self._ending is not None
+        attempts = backoff.failures + 1 if backoff is not None else 1
+        try:
+            await self._ending.bury(event, response, attempts)
+        except EdgehostError as error:
+            self._tell(event, f"is not kept as a dead letter: {error}")
+        self._give_out(event, answer, response, target)
+
+    def _send(self, event: Event, response: Response, routes: list[Route]) -> Awaitable[None] | None:
+        """Give the answer to its outputs; None when it is safe with all of them already."""
+        waits = [wait for route in routes if (wait := route.send(event, response)) is not None]
+        return _all(waits) if waits else None
+
+    async def _send_stream(self, event: Event, response: Response, routes: list[Route]) -> None:
+        waits = self._send(event, await whole(response), routes)
+        if waits is not None:
+            await waits
+
+    async def _when_sent(
+        self, event: Event, answer: asyncio.Future[Response], response: Response, waits: Awaitable[None]
+    ) -> None:
+        try:
+            await waits
+        except Exception as error:
+            response = self._not_sent(event, error)
+            if self._ending is not None and self.target.retry.dead_letter:
+                try:
+                    await self._ending.bury(event, response, 1)
+                except EdgehostError as trouble:
+                    self._tell(event, f"is not kept as a dead letter: {trouble}")
+        _settle(answer, replace(response, chunks=None))
+
+    def _not_sent(self, event: Event, error: Exception) -> Response:
+        self._tell(event, f"its answer could not be sent: {error}")
+        return failure("output_failed", str(error))
+
+    def _tell(self, event: Event, what: str) -> None:
+        self._log.error("event %s: %s", event.id, what, extra={"event_id": event.id})
+
+
+def _divided(
+    event: Event, response: Response, routes: Sequence[Route], entry: Entry, every: Sequence[Route]
+) -> tuple[list[tuple[Lane, Parcel]], list[Awaitable[None]]]:
+    """What is stored with the event's end, in the order in which it was published, and what has been sent at once."""
+    parcels: list[tuple[Lane, Parcel]] = []
+    waits: list[Awaitable[None]] = []
+    for number, publication in enumerate(entry.kept):
+        route = next(route for route in every if route.spec.name == publication.output)
+        said = publication.event
+        answer = Response(200, said.content_type, said.headers, said.body)
+        if route.lane is not None:
+            parcels.append((route.lane, route.parcel(said, answer, event.id, number)))
+    for route in routes:
+        if route.lane is not None and route.lane.opened:
+            parcels.append((route.lane, route.parcel(event, response, event.id)))
+        elif (wait := route.send(event, response)) is not None:
+            waits.append(wait)
+    return parcels, waits
+
+
+async def _all(waits: Sequence[Awaitable[None]]) -> None:
+    """Wait for every one, then raise the first error: an output that fails does not keep the others from finishing."""
+    for result in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _settle(answer: asyncio.Future[Response], response: Response) -> None:
+    if not answer.done():
+        answer.set_result(response)
