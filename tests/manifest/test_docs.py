@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct, inspect
 
-from edgehost.config import Broker, Gpio, Http, Log, Secret, SerialPort
+from edgehost.config import Broker, Disk, Gpio, Http, Journal, Log, Secret, SerialPort
 from edgehost.config_toml import Agent, read_config
 from edgehost.errors import ManifestError
 from edgehost.manifest import read_manifest
-from edgehost.manifest.model import Batch, Limits, Manifest, OutputSpec, Queue, Retry, Sandbox, TriggerSpec
+from edgehost.manifest.model import Batch, Dedupe, Limits, Manifest, OutputSpec, Queue, Retry, Sandbox, Store, TriggerSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +89,7 @@ def written(default: Any) -> str:
 
 
 NOT_ROWS = {"folder", "source", "queue", "retry", "env", "limits", "sandbox", "triggers", "outputs", "options"}
-HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed", "batch": "none"}
+HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed", "batch": "none", "store": "`{}`"}
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,17 @@ HAND_WRITTEN = {"name": "the folder's name", "handler": "none", "kind": "needed"
         ("manifest.md", "`[sandbox]`", Sandbox, set()),
         ("manifest.md", "`[triggers.NAME]`", TriggerSpec, {"name", "settings"}),
         ("manifest.md", "`[triggers.NAME]`", Batch, set()),
+        ("manifest.md", "`[triggers.NAME]`", Dedupe, set()),
         ("manifest.md", "`[outputs.NAME]`", OutputSpec, {"name", "settings"}),
+        ("manifest.md", "`[outputs.NAME]`", Store, set()),
         ("config.md", "`[agent]`", Agent, set()),
         ("config.md", "`[brokers.NAME]`", Broker, set()),
         ("config.md", "`[secrets.NAME]`", Secret, set()),
         ("config.md", "`[serial.NAME]`", SerialPort, set()),
         ("config.md", "`[gpio]`", Gpio, set()),
         ("config.md", "`[http]`", Http, set()),
+        ("config.md", "`[journal]`", Journal, set()),
+        ("config.md", "`[disk]`", Disk, set()),
         ("config.md", "`[log]`", Log, set()),
     ],
 )  # fmt: skip
@@ -119,8 +123,8 @@ def test_every_key_is_in_the_docs_with_its_default(page: str, heading: str, stru
     for field in kind.fields:
         if field.name in without | {"warnings"}:
             continue
-        default = "needed" if field.default is NODEFAULT else written(field.default)
-        assert table[field.name][1].strip() == HAND_WRITTEN.get(field.name, default), field.name
+        default = HAND_WRITTEN.get(field.name) or ("needed" if field.default is NODEFAULT else written(field.default))
+        assert table[field.name][1].strip() == default, field.name
 
 
 def test_no_key_is_in_the_docs_that_does_not_exist() -> None:
