@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,14 +26,20 @@ from edgehost.config import DEFAULT_BROKER, Broker, Config, SerialPort
 from edgehost.control.address import default_address
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus, Reloaded
-from edgehost.delivery.inflow import Allowance
+from edgehost.control.stock import JournalStatus
+from edgehost.delivery.allowance import Allowance
+from edgehost.delivery.dead_letters import DeadLetters
+from edgehost.delivery.disk import DiskWatch
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.outbox import Outbox
+from edgehost.delivery.overview import overview
+from edgehost.delivery.saving import Saving
 from edgehost.embedded_broker import EmbeddedBroker
 from edgehost.engine import cgroup
 from edgehost.engine.cell import Cells
 from edgehost.engine.nursery import Nursery
 from edgehost.errors import ControlError, EdgehostError, ManifestError
+from edgehost.letter import Which
 from edgehost.log import set_up
 from edgehost.mqtt import Session
 from edgehost.profile.board import chosen
@@ -41,7 +48,7 @@ from edgehost.roster import Roster
 from edgehost.secrets import private_files
 from edgehost.service.lifeline import Lifeline
 from edgehost.service.notify import Supervision, take_supervision
-from edgehost.state import state_folder
+from edgehost.state import saved_bytes, state_folder
 
 if TYPE_CHECKING:
     from edgehost.control.simulated import Simulated
@@ -82,15 +89,20 @@ class Agent:
         self.standalone = options.standalone
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self.journal = Journal(
-            state_folder(config.state, os.environ, os.getuid()) / "journal.db", config.journal.durability == "relaxed"
-        )
+        state = state_folder(config.state, os.environ, os.getuid())
+        self.journal = Journal(state / "journal.db", config.journal.durability == "relaxed")
         self.outbox = Outbox(self.journal, config.journal.outbox_bytes, config.journal.drain_per_s)
         self.allowance = Allowance(config.journal.events_bytes)
         self.journal.on_open.append(self._take_stock)
+        self.journal.on_trouble.append(partial(self.allowance.refuse, "journal"))
+        self._disk = DiskWatch(state, config.disk, self.journal, self.outbox, self.allowance)
+        self._saving = Saving(self.journal, config.journal.written_per_day_bytes, {"state": partial(saved_bytes, state)})
+        self._watching: list[asyncio.Task[None]] = []
         self.nursery = Nursery(self._loop, Cells(cgroups, private_files(config)))
         self._roster = Roster(self)
         self.call, self.deliver, self.invoke = self._roster.call, self._roster.deliver, self._roster.invoke
+        self._letters = DeadLetters(self.journal, self.outbox, self.allowance, config.journal.dead_letters)
+        self.find_letters, self.whole_letter, self.drop_letters = self._letters.find, self._letters.whole, self._letters.drop
         self._sessions: dict[str, Session] = {}
         self._shared: dict[str, Any] = {}
         self._embedded: EmbeddedBroker | None = None
@@ -100,7 +112,7 @@ class Agent:
         self._started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._control = LocalServer(default_address(config.socket), self)
-        self._lifeline = Lifeline(supervision or Supervision(), self._roster.healths)
+        self._lifeline = Lifeline(supervision or Supervision(), self._roster.healths, self.troubles)
 
     def stop(self) -> None:
         """Begin the orderly end."""
@@ -135,9 +147,11 @@ class Agent:
         await self._control.start()
         if self.journal.path.exists():
             await self._open_journal()
+        self._watching.append(self._loop.create_task(self._disk.run()))
         await self._roster.start(self.config.functions)
         if self._options.watch:
             self._roster.watch()
+        self._watching.append(self._loop.create_task(self._saving.run()))  # by now, or a start would rest between its steps
         self._started.set()
         self._lifeline.ready()
         healths = self._roster.healths()
@@ -154,14 +168,13 @@ class Agent:
         """What an earlier run has left goes on, whatever the functions ask for now."""
         try:
             await self.journal.open()
+            await self.outbox.numbers.load()
         except EdgehostError as error:
             log.error("%s", error)
 
     def _take_stock(self) -> None:
-        """The journal is open: what waits there counts."""
-        for count, size_bytes in self.journal.totals.event_bytes.values():
-            self.allowance.events += count
-            self.allowance.used_bytes += size_bytes
+        """The journal is open, or was mended: what waits there counts."""
+        self.allowance.count(self.journal.totals.event_bytes.values())
 
     async def reload(self) -> Reloaded:
         """Read edgehost.toml and every function's folder again, and change what can be changed while it runs.
@@ -218,6 +231,8 @@ class Agent:
         await asyncio.gather(*self._reloads, return_exceptions=True)
         log.info("edgehost is stopping")
         self._lifeline.stopping()
+        self.journal.hurry()
+        self.outbox.hurry()  # a disk that is full, or an outbox that is, holds up no end
         for session in self._sessions.values():
             session.keep_subscriptions()  # the broker keeps what comes while we are away
         ends: list[Callable[[], Any]] = [
@@ -225,6 +240,8 @@ class Agent:
             *self._roster.stops(),
         ]
         await _all(ends)
+        for watching in self._watching:
+            watching.cancel()
         self.outbox.close()
         await _all([part.close for part in self._shared.values()])
         await _all([session.close for session in self._sessions.values()])
@@ -239,7 +256,8 @@ class Agent:
         shares it.
         """
         if name not in self._sessions:
-            self._sessions[name] = Session(name, self._broker_settings(name), logging.getLogger("edgehost.mqtt"))
+            owed, logger = self.outbox.numbers.left_open, logging.getLogger("edgehost.mqtt")
+            self._sessions[name] = Session(name, self._broker_settings(name), logger, owed=owed)
             self._starting.append(self._loop.create_task(self._sessions[name].start()))
         return self._sessions[name]
 
@@ -273,9 +291,22 @@ class Agent:
         board = self.shared(pins.SIM, SimBoard)
         return Simulated(board, pins.places(board, self.config))
 
+    async def replay_letters(self, which: Which) -> int:
+        """Put dead letters back where they came from; gives how many."""
+        await self._started.wait()
+        return await self._letters.replay(which, self._roster)
+
+    async def journal_status(self) -> JournalStatus:
+        """How the journal is, and what waits in it."""
+        return await overview(self.journal, self.outbox, self.allowance, self._letters)
+
     def functions(self) -> list[FunctionStatus]:
         """How every function is."""
         return self._roster.statuses()
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the agent itself: its journal, its disk."""
+        return [trouble for trouble in (self.journal.trouble, self._disk.trouble, self._saving.trouble) if trouble]
 
 
 def _has_terminal() -> bool:
@@ -314,6 +345,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
     )
     parser.add_argument("--gpio", choices=["auto", "gpiod", "sim"], help="where functions' pins are")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="the local control socket")
+    parser.add_argument("--state", type=Path, metavar="FOLDER", help="what must survive a restart")
     parser.add_argument("--watch", action="store_true", help="reload functions when their files change")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--log-format", choices=["auto", "text", "json"])
@@ -335,6 +367,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options]:
         config,
         functions=(*config.functions, *(folder.resolve() for folder in given.function)),
         socket=given.socket or config.socket,
+        state=given.state.resolve() if given.state is not None else config.state,
         log=replace(config.log, level=given.log_level or config.log.level, format=given.log_format or config.log.format),
     )
     # A service's one function keeps its own path: a second one may join it tomorrow.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from edgehost.errors import PluginError
 from edgehost.event import Event, Origin, Response
-from edgehost.parcel import Parcel
+from edgehost.parcel import Parcel, Slip
 
 if TYPE_CHECKING:
     from edgehost.config import Config
@@ -50,6 +50,8 @@ class TriggerHost(Protocol):
     """What happened at the source, by name (`dropped`, `bad_checksum`, `reconnects`): count up, `edgehost functions` shows it."""
     durable: bool
     """True if `submit` answers 202 as soon as the event is on disk: what the function says to it goes to its outputs."""
+    dedupes: bool
+    """True if an event that comes again is answered and not run again, as far as it has what it is known by."""
     state: TriggerState
     message: str
     """What was reported last, by whatever part of the trigger."""
@@ -68,6 +70,10 @@ class TriggerHost(Protocol):
     @property
     def ask(self) -> Callable[[Event], asyncio.Future[Response]]:
         """As `submit`, for an event whose sender waits for the function's own answer, also where the trigger is durable."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether durable events of this trigger are on disk that the function has not answered."""
 
     def withdraw(self, future: asyncio.Future[Response]) -> bool:
         """Take back an event that no worker has begun: its future becomes the failure `no_worker`. False: begun or answered."""
@@ -138,11 +144,17 @@ class Output(Protocol):
 class Forwarding(Output, Protocol):
     """An Output whose answers can leave later, from disk: `send` is `post(pack(...))` for one that leaves now.
 
-    Both raise TriggerError for an answer that its receiver will never take and AwayError for one that it may take later.
+    Both raise TriggerError for an answer that its receiver will never take and AwayError for one that it may take later. What is
+    sent earlier arrives earlier, also over an AwayError: with it comes back all that was sent before its caller knew. (A receiver
+    that takes several at once may still refuse one of them alone.)
     """
 
     window: ClassVar[int]
     """How many parcels out of the store may be under way at once and still arrive in order."""
+    numbered: bool
+    """True if each parcel needs a number before it is sent: its receiver takes it in two steps."""
+    receiver: str
+    """Who receives, in any words: two outputs with the same may follow each other without a gap."""
 
     @property
     def reachable(self) -> bool:
@@ -154,12 +166,15 @@ class Forwarding(Output, Protocol):
     def pack(self, event: Event, response: Response) -> Parcel:
         """What `send` would send."""
 
-    def post(self, parcel: Parcel, late: bool) -> Awaitable[None]:
-        """Send a parcel; it is with its receiver when the awaitable is done. `late`: mark it as held up on its way."""
+    def post(self, parcel: Parcel, late: bool, slip: Slip | None = None) -> Awaitable[None]:
+        """Send a parcel; it is with its receiver when the awaitable is done. `late`: mark it as held up on its way.
 
-    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
-        """Let go of a future that `send` gave, so that its caller may end it: another one tells from now on what becomes of the
-        answer. None if it cannot be parted, or is done."""
+        With a slip it is sent under its number, and ends with `slip.release`; a released one is not sent any more.
+        """
+
+    def recall(self, waits: Collection[asyncio.Future[None]], begun: bool) -> None:
+        """The receiver is away. Give back, by an AwayError, what has not been sent of these (from `post` and `send`); if `begun`,
+        also what has been sent and not been taken. What cannot be given back stays as it is."""
 
 
 class Runtime(Protocol):

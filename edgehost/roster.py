@@ -184,6 +184,24 @@ class Roster:
     def _unknown(self, name: str) -> str:
         return f"{name!r} is not a function here; there are: {', '.join(sorted(self._deployments)) or 'none'}"
 
+    def refusal(self, function: str, output: str) -> str:
+        """As Receivers of edgehost/delivery/dead_letters.py: why nothing can go back to a function, or to its output."""
+        deployment = self._deployments.get(function)
+        if deployment is None:
+            return self._unknown(function)
+        return deployment.refusal(output) if output else ""
+
+    def key_of(self, function: str, trigger: str) -> Callable[[Event], str | None] | None:
+        """What the trigger's `dedupe` knows an event by; None without it."""
+        deployment = self._deployments.get(function)
+        return deployment.key_of(trigger) if deployment is not None else None
+
+    async def recover(self, function: str, trigger: str) -> None:
+        """Events of this trigger have been put on disk. Of a function that has gone meanwhile they wait for its return."""
+        deployment = self._deployments.get(function)
+        if deployment is not None:
+            await deployment.recover(trigger)
+
     async def invoke(self, name: str, event: Event) -> Response:
         """As `call`, for who asked for the function by its name. Raises ControlError if there is none."""
         if name not in self._deployments:

@@ -3,6 +3,7 @@
     written    beside the file, synced, renamed over it, the folder synced: a power cut leaves one of the two
     damaged    moved aside as NAME.damaged with a warning, and taken as not there
     unwritable StateError; what was there stays
+    counted    what was handed to the disk, for whoever keeps account of its wear: `saved_bytes`
 
 Must not know what is remembered. Calls block (a sync to an SD card takes tens of milliseconds): not for the agent's loop.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -22,6 +25,16 @@ from edgehost.errors import StateError
 T = TypeVar("T", bound=msgspec.Struct)
 
 _log = logging.getLogger("edgehost.state")
+
+_saved: Counter[Path] = Counter()
+"""Bytes by the folder of the file. Saves come from several threads."""
+_saved_lock = threading.Lock()
+
+
+def saved_bytes(below: Path) -> int:
+    """What this process has saved in files below a folder, whole or in part. Those elsewhere may lie in memory alone (/run)."""
+    with _saved_lock:
+        return sum(count for folder, count in _saved.items() if folder.is_relative_to(below))
 
 
 def state_folder(configured: Path | None, environ: Mapping[str, str], uid: int) -> Path:
@@ -60,10 +73,13 @@ class StateFile(Generic[T]):
     def save(self, value: T) -> None:
         """Put `value` in the file's place. Raises StateError if it cannot be written; the old one is whole then."""
         fresh = self.path.with_name(f"{self.path.name}.new")
+        data = msgspec.json.encode(value)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(value))
+                file.write(data)
+                with _saved_lock:
+                    _saved[self.path.parent] += len(data)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self.path)

@@ -49,15 +49,27 @@ class Version:
         forwards = hasattr(output, "pack") and spec.store.enabled
         return Route(spec, output, self._around.outbox.lane(self.manifest.name, spec.name) if forwards else None)
 
-    async def start(self) -> None:
-        """Outputs first, then workers. Raises StartError, or whatever an output raises."""
+    async def start(self, succeeds: bool = False) -> None:
+        """Outputs first, then workers. Raises StartError, or whatever an output raises.
+
+        What waits on disk leaves by this version's outputs as soon as they are there; if it `succeeds` another one, once its
+        workers are up: else one that cannot start would take the other's way out with it.
+        """
         for route in self.routes:
             await route.output.start()
             self._started.append(route.output)
             if route.lane is not None:
                 await self._open(route.lane)
-                route.lane.attach(cast(plugin.Forwarding, route.output), route.spec.store)
+        if not succeeds:
+            self._attach()
         await self.function.start()
+        if succeeds:
+            self._attach()
+
+    def _attach(self) -> None:
+        for route in self.routes:
+            if route.lane is not None:
+                route.lane.attach(cast(plugin.Forwarding, route.output), route.spec.store)
 
     async def _open(self, lane: Lane) -> None:
         """Without a journal the output works all the same; it gets its place on disk as soon as there is one."""

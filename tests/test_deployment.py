@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from edgehost import plugin
 from edgehost.config import Config
-from edgehost.delivery.inflow import Allowance
+from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.outbox import Outbox
 from edgehost.deployment import Deployment
@@ -389,3 +389,29 @@ async def test_a_stop_in_the_middle_of_an_upgrade_ends_both_versions(site: Site)
     upgrading.cancel()
     await asyncio.gather(upgrading, return_exceptions=True)
     assert (await answer(Source.made[0].fire(b"hi"))).body == b"1 hi"
+
+
+async def test_a_trigger_whose_events_the_disk_refuses_is_degraded_whatever_it_tells_of_itself(site: Site) -> None:
+    allowance = site.around.allowance
+    durable = TriggerSpec("in", "source", Settings(), durable=True)
+    allowance.refuse("disk", "no room")
+    await site.deployment.start(site.manifest(triggers=(durable, source("other"))))
+
+    def shown() -> dict[str, tuple[str, str]]:
+        return {trigger.name: (trigger.state, trigger.message) for trigger in site.deployment.status().triggers}
+
+    assert shown() == {"in": ("degraded", "no room"), "other": ("running", "")}
+    assert site.deployment.health().reason == "in degraded: no room"
+    Source.made[0].host.report("running", "connected again")
+    assert shown()["in"] == ("degraded", "no room")
+    Source.made[0].host.report("failed", "the broker refused us")
+    assert shown()["in"] == ("failed", "the broker refused us"), "what is worse is told"
+    Source.made[0].host.report("running", "connected")
+    waits = Source.made[0].fire(b"hi")
+    allowance.refuse("disk", "")
+    assert (await answer(waits)).status == 202
+    assert shown()["in"] == ("running", "connected")
+    allowance.refuse("journal", "stuck")
+    assert shown()["in"] == ("degraded", "stuck")
+    allowance.refuse("journal", "")
+    assert shown()["in"] == ("running", "connected")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from edgehost.errors import StateError
-from edgehost.state import StateFile, state_folder
+from edgehost.state import StateFile, saved_bytes, state_folder
 
 
 class Place(Struct, frozen=True):
@@ -69,6 +69,16 @@ def test_half_a_write_leaves_the_old_value(tmp_path: Path, monkeypatch: pytest.M
     ):
         file.save(Place(2))
     assert file.load() == Place(1)
+
+
+def test_what_is_saved_is_counted_by_where_it_lies(tmp_path: Path) -> None:
+    polls, files = StateFile(tmp_path / "polls" / "meter.json", Place), StateFile(tmp_path / "files" / "a.json", Place)
+    polls.save(Place(1))
+    polls.save(Place(2))
+    files.save(Place(3))
+    assert saved_bytes(tmp_path / "polls") == 2 * polls.path.stat().st_size
+    assert saved_bytes(tmp_path) == 2 * polls.path.stat().st_size + files.path.stat().st_size
+    assert saved_bytes(tmp_path / "pol") == 0
 
 
 def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ edgehost/schedule.py decides what is due; here the clocks are read, the events m
     a run is due    nothing runs    the one before still runs
     skip            run             leave out, count, report `degraded` until a run ends with nothing left out
     queue           run             run afterwards, at most MOST_WAITING wait
+A durable run goes on until the function has answered it, so `skip` leaves out what is due meanwhile, also after a restart; with
+`queue` runs wait on disk, and none is dropped at the end.
 Runs that are made up for after a misfire follow one another in either case. Knows nothing of how a function runs.
 """
 
@@ -23,6 +25,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct
 
 from edgehost.event import Event
+from edgehost.intake import NOT_HANDLED
 from edgehost.plugin import TriggerHost
 from edgehost.schedule import Misfire, Policy, Reading, Schedule, SteadyPlan, WallPlan
 
@@ -98,10 +101,11 @@ class CronTrigger:
         self._host.report("running")
 
     async def stop(self) -> None:
-        """No further run; returns when the one in hand has been answered. Runs that wait are dropped and logged."""
+        """No further run; returns when the one in hand has been answered. Runs that wait are dropped and logged, or, if they are
+        durable, written down."""
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._waiting:
+        if self._waiting and not self._host.durable:
             self._host.log.warning("%d waiting runs are dropped: the trigger stops", len(self._waiting))
             self._waiting.clear()
         if self._running is not None:
@@ -123,12 +127,13 @@ class CronTrigger:
 
     def _offer(self, due: Sequence[float]) -> None:
         """Run these one after another, unless the one before still runs and the policy says so."""
-        running = self._running is not None and not self._running.done()
+        taking = self._running is not None and not self._running.done()
+        running = taking or (self._host.durable and self._settings.overlap == "skip" and self._host.behind)
         room = len(due) if not running else MOST_WAITING - len(self._waiting) if self._settings.overlap == "queue" else 0
         self._waiting.extend(due[:room])
         if left := len(due[room:]):
             self._leave_out(left)
-        if not running:
+        if not taking and self._waiting:
             self._running = asyncio.create_task(self._run())
 
     def _leave_out(self, count: int) -> None:
@@ -140,7 +145,10 @@ class CronTrigger:
         while self._waiting:
             self._left_out = False
             due = self._waiting.popleft()
-            await self._host.submit(self._event(due))
+            event = self._event(due)
+            response = await self._host.submit(event)
+            if self._host.durable and response.code in NOT_HANDLED:
+                self._host.log.warning("the run %s is lost: %s", event.id, response.body.decode("utf-8", "replace"))
             if not self._left_out:
                 self._host.report("running")
 

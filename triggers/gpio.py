@@ -25,7 +25,7 @@ from edgehost.gpio.hold import Held, Hold
 from edgehost.gpio.line import Edge, Edges, InputWish, Place, Pull
 from edgehost.gpio.pulses import Pulses, Window
 from edgehost.gpio.trouble import GpioError, State, gone
-from edgehost.intake import Intake, IntakeSettings
+from edgehost.intake import Dropping, Intake, IntakeSettings
 from edgehost.plugin import TriggerHost
 from edgehost.reconnect import Reconnect
 from edgehost.triggers.gpio_output import GpioOutput, GpioOutputSettings, LineName
@@ -57,6 +57,8 @@ class GpioSettings(IntakeSettings, frozen=True, forbid_unknown_fields=True, kw_o
     """Count edges instead, and give one event for each window."""
     driver: pins.DriverName | None = None
     """None: as edgehost.toml says."""
+    overflow: Dropping = "drop_oldest"
+    """A pin does not wait: unread, its edges would be lost in the kernel instead, 1,024 of them later."""
 
     def __post_init__(self) -> None:
         if len(set(self.lines)) < len(self.lines):

@@ -6,7 +6,10 @@ still waits for it, and the Response becomes head and body:
     request is refused      405 method, 413 body too large, 408 body too slow, 400 malformed
     the client leaves       the future is cancelled: "nobody waits any more"; a stream is closed
     no worker in wait_s     the event is withdrawn (503), unless a worker has begun it
-    durable                 202 with the event's id once it is on disk; the function's answer goes to its outputs
+    the queue is full       429 with Retry-After, also where the policy is `block`; and if the bodies of all requests together
+                            are too large (edgehost/http/bodies.py)
+    durable                 202 with the event's id once it is on disk; the function's answer goes to its outputs. Not on disk in
+                            wait_s, or no room there: 503
     a failure               the Response's own status (edgehost/event.py, FAILURES)
 Knows nothing of queues and workers. Watching for a client that leaves costs a task, so it begins WATCH_AFTER_S into the wait.
 """
@@ -27,7 +30,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Meta, Struct
 
-from edgehost.event import Event, Origin, Response
+from edgehost.event import Event, Origin, Response, failure
 from edgehost.http.asgi import ClientGoneError, Headers, Receive, RefusedError, Scope, Send, read_body, reply, until_gone
 from edgehost.http.cors import Cors, allows, answer_headers, preflight_headers
 from edgehost.http.files import open_within
@@ -124,6 +127,8 @@ class HttpTrigger:
         self._in_flight += 1
         headers = {canonical(name): value.decode("latin-1") for name, value in scope["headers"]}
         extra: Headers = ()
+        assert self._listener is not None
+        held = self._listener.bodies.part()
         try:
             if (cors := self._settings.cors) is not None:
                 origin = headers.get("Origin", "")
@@ -132,18 +137,19 @@ class HttpTrigger:
                     await self._preflight(cors, origin, headers, send)
                     return
             self._check_method(scope["method"])
-            body = await read_body(headers, receive, self._limit_bytes)
+            body = await read_body(headers, receive, self._limit_bytes, held.add)
             path = scope["path"] if prefix in self._whole else scope["path"][len(prefix) :] or "/"
             event = event_of(scope, headers, body, path, self._host.origin)
             response = await self._answer(event, receive)
-            if self._host.durable and response.status == 202 and not response.failed:
-                response = Response(202, "application/json", body=msgspec.json.encode({"id": event.id}))
+            if self._host.durable:
+                response = _received(event, response)
             await self._send(response, scope, extra, receive, send)
         except RefusedError as refused:
             await reply(send, refused.status, refused.message, [*refused.headers, *extra])
         except ClientGoneError:
             pass  # nobody reads an answer
         finally:
+            held.let_go()
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
@@ -168,6 +174,8 @@ class HttpTrigger:
         except asyncio.CancelledError:
             if watch.gone:
                 raise ClientGoneError from None
+            if watch.late:
+                return failure("no_room", f"the event is not on disk after {self._settings.wait_s:g} s; try again")
             raise
         finally:
             watch.end()
@@ -236,13 +244,21 @@ def _routes(settings: HttpSettings, host: TriggerHost) -> tuple[tuple[Route, ...
     return ((own, root) if host.standalone else (own,)), whole
 
 
+def _received(event: Event, response: Response) -> Response:
+    """What the client of a durable trigger is told: a refusal says why in its body; all else, also what an event of the same key
+    was answered before, means that the event is the agent's now."""
+    if response.failed and response.body:
+        return response
+    return Response(202, "application/json", body=msgspec.json.encode({"id": event.id}))
+
+
 class _Watch:
     """Looks after one future that is not there within WATCH_AFTER_S: the client may leave, the wait may grow too long."""
 
-    __slots__ = ("_future", "_host", "_receive", "_task", "_timer", "_wait_s", "gone")
+    __slots__ = ("_future", "_host", "_receive", "_task", "_timer", "_wait_s", "gone", "late")
 
     def __init__(self, future: asyncio.Future[Response], receive: Receive, host: TriggerHost, wait_s: float) -> None:
-        self.gone = False
+        self.gone = self.late = False
         self._future, self._receive, self._host, self._wait_s = future, receive, host, wait_s
         self._task: asyncio.Task[None] | None = None
         self._timer = future.get_loop().call_later(min(WATCH_AFTER_S, wait_s), self._begin)
@@ -255,9 +271,12 @@ class _Watch:
         await until_gone(self._receive)
         self.gone = True
         self._future.cancel()
+        self._host.withdraw(self._future)
 
     def _withdraw(self) -> None:
-        self._host.withdraw(self._future)
+        if not self._host.withdraw(self._future) and self._host.durable and not self._future.done():
+            self.late = True  # the disk takes nothing now; whoever waited so long is not told that it did
+            self._future.cancel()
 
     def end(self) -> None:
         self._timer.cancel()

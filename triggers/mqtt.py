@@ -2,9 +2,13 @@
 
 The session (edgehost/mqtt) delivers messages; here each becomes an Event and goes to the function, `max_in_flight` at once:
 
-    more than max_in_flight          waits here; QoS 0 is dropped beyond `max_waiting`, the broker holds QoS 1 and 2 back itself
+    more than max_in_flight          waits here; QoS 0 is dropped beyond `max_waiting`
+    _MOST of QoS 1 and 2 wait,
+    or 16 MiB of them                nothing is taken from the broker until half of them have gone (Session.pause)
     answered, also with a failure    acknowledged (retries are over by then); the answer goes to the Response Topic, if any
-    stopped, not_ready               left unacknowledged, so the broker delivers it again
+    durable                          answered, and so acknowledged, once it is on disk; but one with a Response Topic when the
+                                     function's answer is there
+    stopped, not_ready, no_room      left unacknowledged, so the broker delivers it again
 Knows nothing of queues, retries and workers, or of how a broker is reached.
 """
 
@@ -22,6 +26,7 @@ from msgspec import Meta, Struct
 
 from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
+from edgehost.intake import HELD_BYTES, NOT_HANDLED, TO_DISK, Dropping
 from edgehost.manifest.model import Positive
 from edgehost.mqtt import Message, Session, State, Subscription
 from edgehost.mqtt.endpoint import parse_url
@@ -29,11 +34,16 @@ from edgehost.mqtt.topics import filter_problem, matches
 from edgehost.plugin import TriggerHost
 
 _CLOUD_EVENT = "application/cloudevents+json"
-_NOT_HANDLED = frozenset({"stopped", "not_ready", "no_room"})
 _CONNECT_S = 1.0
 """How long `start` waits for a session that is just connecting, so that a refusal is told where it belongs."""
 _DRAIN_S = 10.0
-_WAITING_BYTES = 16 * 1024 * 1024
+_MOST = 1000
+"""Messages of QoS 1 and 2 that may wait here. MQTT 5 brokers leave it at the Receive Maximum, others at whatever they please."""
+_QOS_2 = (
+    'qos = 2 gives "at least once" here, as 1 does: a message comes again after the agent was killed, and runs again; add '
+    'dedupe = { by = "id" } and give messages the user property id, and each runs once'
+)
+_NO_ID = "dedupe: messages come that have nothing to know them by (no user property id, say); each of them is run"
 
 
 class MqttSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +64,7 @@ class MqttSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """For messages that do not name theirs; those of MQTT 3.1.1 never do."""
     max_waiting: Positive = 10_000
     """QoS 0 messages kept while the function is busy; at most 16 MiB of them."""
-    overflow: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    overflow: Dropping = "drop_oldest"
     """Which QoS 0 message goes when one too many waits."""
 
     def __post_init__(self) -> None:
@@ -96,7 +106,13 @@ class MqttTrigger:
         self._subscriptions: list[Subscription] = []
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
+        self._owed = 0
+        """How many of those that wait the broker waits for, too: QoS 1 and 2."""
+        self._owed_bytes = 0
+        self._paused = False
         self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._told_no_id = False
         self._overflowing = False
         self._stopping = False
         self._changed = asyncio.Event()
@@ -104,6 +120,8 @@ class MqttTrigger:
 
     async def start(self) -> None:
         """Subscribe. TriggerError when the broker refuses a filter; while it is away the trigger is degraded and waits."""
+        if self._settings.qos == 2 and not self._host.dedupes:
+            self._host.log.warning(_QOS_2)
         self._session.on_state.append(self._on_state)
         await self._settle()
         for text in self._settings.filters():
@@ -115,6 +133,10 @@ class MqttTrigger:
     async def stop(self) -> None:
         """Unsubscribe, and wait for the answers of all that was taken. QoS 1 and 2 the agent's end leaves with the broker."""
         self._stopping = True
+        if self._session.ending:
+            self._session.pause(self)  # what the broker still sends would pile up: it keeps that for the next run
+        else:
+            self._session.resume(self)
         for subscription in self._subscriptions:
             await subscription.close()
         if self._on_state in self._session.on_state:
@@ -125,7 +147,8 @@ class MqttTrigger:
         if self._waiting:
             self._leave_waiting()
             lost = len(self._waiting)
-            self._waiting.clear()
+            while self._waiting:
+                self._next()
             if lost:
                 self._host.log.warning("%d QoS 0 messages were still waiting after %g s and are lost", lost, _DRAIN_S)
             await self._until_idle(None)
@@ -151,9 +174,12 @@ class MqttTrigger:
 
     def _leave_waiting(self) -> None:
         """The broker still has what is not acknowledged: it delivers those again."""
-        for message in self._waiting:
-            self._session.give_back(message)
-        self._waiting = deque(message for message in self._waiting if not message.qos)
+        for _ in range(len(self._waiting)):
+            message = self._next()
+            if message.qos:
+                self._session.give_back(message)
+            else:
+                self._keep(message)
 
     def _on_state(self, state: State, reason: str) -> None:
         self._changed.set()
@@ -166,14 +192,47 @@ class MqttTrigger:
         self._host.report("failed", reason)
 
     def _on_message(self, message: Message) -> None:
-        if self._in_flight < self._settings.max_in_flight and not self._waiting:
+        if not self._waiting and self._may_go(message):
             self._submit(message)
         elif message.qos or self._room(len(message.payload)):
-            self._waiting.append(message)
-            self._waiting_bytes += len(message.payload)
+            self._keep(message)
+            if not (self._paused or self._stopping) and (self._owed >= _MOST or self._owed_bytes >= HELD_BYTES):
+                self._paused = True
+                self._session.pause(self)
+
+    def _may_go(self, message: Message) -> bool:
+        """Whether the function has room for it, or, if it is durable, the way to the disk."""
+        settings = self._settings
+        durable = self._host.durable and not self._asks(message)
+        most = max(settings.max_in_flight, TO_DISK) if durable else settings.max_in_flight
+        return self._in_flight < most and self._in_flight_bytes < HELD_BYTES
+
+    def _asks(self, message: Message) -> bool:
+        return bool(message.response_topic) and self._settings.response
+
+    def _keep(self, message: Message) -> None:
+        """Let it wait."""
+        self._waiting.append(message)
+        self._waiting_bytes += len(message.payload)
+        if message.qos:
+            self._owed += 1
+            self._owed_bytes += len(message.payload)
+
+    def _next(self) -> Message:
+        """The first of those that wait, which waits no more."""
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message.payload)
+        if message.qos:
+            self._owed -= 1
+            self._owed_bytes -= len(message.payload)
+        if self._paused and self._owed <= _MOST // 2 and self._owed_bytes <= HELD_BYTES // 2:
+            self._paused = False
+            self._session.resume(self)
+        return message
 
     def _submit(self, message: Message) -> None:
         self._in_flight += 1
+        self._in_flight_bytes += len(message.payload)
         properties = message.user_properties
         event = Event(
             message.payload,
@@ -186,13 +245,15 @@ class MqttTrigger:
             "",
             self._url,
         )
-        asks = bool(message.response_topic) and self._settings.response
-        hand_over = self._host.ask if asks else self._host.submit
+        hand_over = self._host.ask if self._asks(message) else self._host.submit
         hand_over(event).add_done_callback(partial(self._answered, message))
+        if self._host.dedupes and not self._told_no_id and self._host.counts["no_id"]:
+            self._told_no_id = True
+            self._host.log.warning(_NO_ID)
 
     def _room(self, size_bytes: int) -> bool:
         """Make room for one more QoS 0 message, or say that there is none; either way what is lost is counted."""
-        if len(self._waiting) < self._settings.max_waiting and self._waiting_bytes + size_bytes <= _WAITING_BYTES:
+        if len(self._waiting) < self._settings.max_waiting and self._waiting_bytes + size_bytes <= HELD_BYTES:
             return True
         self.dropped += 1
         if not self._overflowing:
@@ -207,7 +268,7 @@ class MqttTrigger:
 
     def _answered(self, message: Message, future: asyncio.Future[Response]) -> None:
         response = future.result()
-        if message.response_topic and self._settings.response:
+        if self._asks(message):
             self._reply(message, response)
         else:
             self._done(message, response)
@@ -234,16 +295,15 @@ class MqttTrigger:
     def _done(self, message: Message, response: Response) -> None:
         """Acknowledge, and take the next one."""
         if message.qos:
-            if response.code in _NOT_HANDLED:
+            if response.code in NOT_HANDLED:
                 self._session.give_back(message)
             else:
                 self._session.ack(message)
         self._in_flight -= 1
-        if self._waiting and self._in_flight < self._settings.max_in_flight:
-            waiting = self._waiting.popleft()
-            self._waiting_bytes -= len(waiting.payload)
-            self._submit(waiting)
-        elif not self._in_flight:
+        self._in_flight_bytes -= len(message.payload)
+        while self._waiting and self._may_go(self._waiting[0]):
+            self._submit(self._next())
+        if not self._in_flight:
             self._rest()
 
     def _rest(self) -> None:

@@ -6,6 +6,7 @@ SerialOutput for each `[outputs.NAME]`.
     away, or taken                    degraded; what had begun of a frame is dropped (`incomplete`)
     unfit (no permission, no tty)     failed, until somebody mends it
     open, bytes come but no frame     degraded, with advice on the baud rate, until a frame comes
+    open, overflow = "block"          not read while as many frames wait as may (`blocked` counts how often)
 
 edgehost/tty knows ports and edgehost/framing frames; here the one is led into the other, and both into a function.
 """
@@ -21,8 +22,9 @@ from msgspec import Struct
 from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
 from edgehost.framing import Codec, Framing, Line, make_codec
-from edgehost.intake import Intake, IntakeSettings
+from edgehost.intake import NO_ANSWERS, Dropping, Intake, IntakeSettings
 from edgehost.manifest.model import Positive
+from edgehost.numbering import Numbering
 from edgehost.plugin import OutputHost, TriggerHost
 from edgehost.tty import LineSettings, Port, Ports, State
 
@@ -41,7 +43,7 @@ class SerialSettings(LineSettings, frozen=True, forbid_unknown_fields=True):
     """Whether what the function answers is written back to the port, framed alike, in the order of the frames."""
     max_in_flight: Positive = 64
     max_waiting: Positive = 10_000
-    overflow: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    overflow: Literal[Dropping, "block"] = "drop_oldest"
 
     @property
     def intake(self) -> IntakeSettings:
@@ -87,10 +89,10 @@ class SerialTrigger:
         self._loop = asyncio.get_running_loop()
         self._codec: Codec = make_codec(settings.framing)
         self.prompt = self._codec.gap_s > 0
-        self._intake = Intake(settings.intake, host)
+        self._intake = Intake(settings.intake, host, self._room)
         self._port: Port | None = None
         self._opened = 0
-        self._frames = 0
+        self._ids = Numbering(host.origin.name)
         self._doubt = Doubt()
         self._quiet: asyncio.TimerHandle | None = None
         self._last_s = 0.0
@@ -98,13 +100,18 @@ class SerialTrigger:
         self._stopping = False
 
     async def start(self) -> None:
-        """Join the port, and wait for the first try to open it. TriggerError: no such port here, or used with other settings."""
+        """Join the port, and wait for the first try to open it. TriggerError: no such port here, or used with other settings,
+        or answers to durable events are asked for."""
+        if self._host.durable and self._settings.write_answers:
+            raise TriggerError(NO_ANSWERS.format(kind="serial"))
         self._port = self._host.shared(Ports.KEY, Ports).use(self, self._host.config)
         await self._port.tried.wait()
 
     async def stop(self) -> None:
         """Hear no more; what was heard is answered, and the answers are written."""
         self._stopping = True
+        if self._port is not None:
+            self._port.resume(self)  # it is read for the others
         if self._quiet is not None:
             self._quiet.cancel()
         await self._intake.drain()
@@ -122,6 +129,10 @@ class SerialTrigger:
             self._offer(frames)
         elif self._doubt.add(len(data), self._last_s):
             self._host.report("degraded", self._advice())
+        if self._intake.stuffed:
+            assert self._port is not None
+            self._host.counts["blocked"] += 1
+            self._port.pause(self)
         if self.prompt and self._quiet is None:
             self._quiet = self._loop.call_later(self._codec.gap_s, self._look_if_quiet)
 
@@ -140,27 +151,20 @@ class SerialTrigger:
     def _offer(self, frames: list[bytes]) -> None:
         """Hand over frames that came together."""
         assert self._port is not None
-        settings, host = self._settings, self._host
-        now, url, answered = datetime.now(timezone.utc), self._port.path, self._answered if settings.write_answers else None
+        settings, host, asked = self._settings, self._host, self._settings.write_answers
+        now, url, answered = datetime.now(timezone.utc), self._port.path, self._answered if asked else None
         for frame in frames:
-            self._frames += 1
-            event = Event(
-                frame,
-                settings.content_type,
-                f"{host.origin.name}-{self._frames}",
-                now,
-                host.origin,
-                settings.port,
-                url=url,
-            )
-            self._intake.offer(event, answered)
-        host.counts["frames"] = self._frames
+            event = Event(frame, settings.content_type, self._ids.next(), now, host.origin, settings.port, url=url)
+            self._intake.offer(event, answered, asked)
+        host.counts["frames"] = self._ids.count
         if self._doubt.clear():
             host.report("running", "frames come again")
 
     def _look_if_quiet(self) -> None:
         """The line may have been quiet for the codec's gap. A busy loop is late: what has come by now came before the pause."""
         assert self._port is not None
+        if self._port.paused:
+            self._last_s = self._loop.time()  # nobody knows how quiet it is
         self._port.read()
         rest_s = self._last_s + self._codec.gap_s - self._loop.time()
         if rest_s > 0:
@@ -171,6 +175,11 @@ class SerialTrigger:
         self._count()
         if frames:
             self._offer(frames)
+
+    def _room(self) -> None:
+        """As many frames have been taken as it needs to read on."""
+        if self._port is not None:
+            self._port.resume(self)
 
     def _count(self) -> None:
         if self._codec.counts:

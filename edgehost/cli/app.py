@@ -27,6 +27,8 @@ COMMANDS = {
     "profile": "edgehost.cli.profile",
     "reload": "edgehost.cli.reload",
     "gpio": "edgehost.cli.gpio",
+    "journal": "edgehost.cli.journal",
+    "dead-letters": "edgehost.cli.dead_letters",
     "agent": "edgehost.cli.service",
     "install": "edgehost.cli.install",
     "uninstall": "edgehost.cli.uninstall",
@@ -93,6 +95,8 @@ def _report_usage(error: Any, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgehost"
     message = error.format_message().rstrip(".")
+    if not message:
+        return 2  # a command of several without one of them: its help has been printed
     joint = "" if message.endswith("?") else ";"
     _report("usage", f"{message[:1].lower()}{message[1:]}{joint} see `{command} --help`", as_json)
     return 2

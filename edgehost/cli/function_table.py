@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgehost.cli.terminal import duration, plain_table
 from edgehost.control.protocol import FunctionStatus, Pong, TriggerStatus
 
 COLOURS = {
@@ -25,10 +26,11 @@ Note = tuple[str, str, str]
 
 def view(agent: Pong, functions: list[FunctionStatus], now: float) -> RenderableType:
     """The whole picture: a line about the agent, the table, and a line for everything that needs somebody."""
-    head = Text.assemble(("edgehost ", "bold"), agent.version, f"  pid {agent.pid}  up {_duration(now - agent.started)}")
+    head = Text.assemble(("edgehost ", "bold"), agent.version, f"  pid {agent.pid}  up {duration(now - agent.started)}")
+    troubles = [_note("edgehost", "red", trouble) for trouble in agent.troubles]
     if not functions:
-        return Group(head, "", Text("No functions: give folders to `edgehost run`, or name them in edgehost.toml."))
-    blocks: list[RenderableType] = [head, "", _functions(functions)]
+        return Group(head, *troubles, "", Text("No functions: give folders to `edgehost run`, or name them in edgehost.toml."))
+    blocks: list[RenderableType] = [head, *troubles, "", _functions(functions)]
     if any(function.triggers for function in functions):
         blocks += ["", _triggers(functions)]
     notes = [_note(*note) for function in functions for note in _notes(function, now)]
@@ -37,7 +39,7 @@ def view(agent: Pong, functions: list[FunctionStatus], now: float) -> Renderable
 
 def _functions(functions: list[FunctionStatus]) -> Table:
     dropped = any(function.dropped for function in functions)
-    table = _plain_table("FUNCTION", "STATE")
+    table = plain_table("FUNCTION", "STATE")
     for title in ("WORKERS", "QUEUE", "BUSY", "HANDLED", "FAILED", *(["DROPPED"] if dropped else []), "P50 ms", "P99 ms"):
         table.add_column(title, justify="right", no_wrap=True)
     for function in functions:
@@ -57,7 +59,7 @@ def _functions(functions: list[FunctionStatus]) -> Table:
 
 
 def _triggers(functions: list[FunctionStatus]) -> Table:
-    table = _plain_table("TRIGGER", "KIND", "STATE")
+    table = plain_table("TRIGGER", "KIND", "STATE")
     table.add_column("", overflow="fold")
     for function in functions:
         for trigger in function.triggers:
@@ -74,17 +76,10 @@ def _counts(trigger: TriggerStatus) -> list[str]:
     return [f"{name} {count:,}" for name, count in trigger.counts.items() if count]
 
 
-def _plain_table(*titles: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, no_wrap=True)
-    return table
-
-
 def _notes(function: FunctionStatus, now: float) -> Iterator[Note]:
     """Function, style and text of what a person should read: states that are not well, last error, unused manifest keys."""
     if function.state not in ("ready", "starting"):
-        since = f" for {_duration(now - function.since)}" if function.since else ""
+        since = f" for {duration(now - function.since)}" if function.since else ""
         yield function.name, COLOURS[function.state], f"{function.state}{since}"
     if function.last_error:
         yield function.name, "red", f"last error: {function.last_error}"
@@ -104,14 +99,3 @@ def _milliseconds(value: float | None) -> str:
     if not value:
         return "-"
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    """Two units at most: `3 d 4 h`, `12 min 5 s`."""
-    rest = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])

@@ -38,7 +38,7 @@ def _ask(socket: Path | None) -> tuple[Pong, list[FunctionStatus]]:
 
 def _print_once(agent: Pong, functions: list[FunctionStatus], as_json: bool) -> None:
     if as_json:
-        about = {"version": agent.version, "pid": agent.pid, "started": agent.started}
+        about = {"version": agent.version, "pid": agent.pid, "started": agent.started, "troubles": agent.troubles}
         terminal.print_json({"agent": about, "functions": functions})
     else:
         from edgehost.cli.function_table import view

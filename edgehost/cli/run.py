@@ -94,6 +94,9 @@ def command(
         Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="An edgehost.toml to start from.")
     ] = None,
     socket: Annotated[Path | None, typer.Option(metavar="PATH", help="The control socket, for `edgehost invoke`.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What must survive a restart: durable events, what waits to leave.")
+    ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="What the log is to hold.")] = None,
     log_format: Annotated[LogFormat | None, typer.Option(help="auto: text on a terminal, JSON lines otherwise.")] = None,
 ) -> None:
@@ -107,6 +110,7 @@ def command(
         "--gpio": gpio and gpio.value,
         "--config": config,
         "--socket": socket,
+        "--state": state,
         "--log-level": log_level and log_level.value,
         "--log-format": log_format and log_format.value,
     }

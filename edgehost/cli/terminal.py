@@ -9,6 +9,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 PIPED_COLUMNS = 1000
 """Wide enough that no table is folded on its way into a file or another program."""
@@ -29,3 +30,29 @@ def print_json(value: object) -> None:
 def note(message: str) -> None:
     """Something a person should know that is not the answer: on standard error, so that the answer can be piped."""
     print(f"edgehost: {message}", file=sys.stderr)
+
+
+def plain_table(*titles: str) -> Table:
+    """A table without lines, with these columns, none of them folded."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`."""
+    rest = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def harmless(text: str) -> str:
+    """Text of others without what would move the cursor or change the terminal."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

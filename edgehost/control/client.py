@@ -12,7 +12,9 @@ from typing import NoReturn
 from edgehost.control import protocol
 from edgehost.control.address import belongs_to_another, client_addresses
 from edgehost.control.protocol import Answer, Chunk, Done, FunctionStatus, Invoke, ListFunctions, Ping, Pong, Refused
+from edgehost.control.stock import JournalStatus
 from edgehost.errors import ControlError, EdgehostError
+from edgehost.letter import Letters, Which, WholeLetter
 
 
 class NoAgentError(ControlError):
@@ -101,6 +103,33 @@ class Client:
                 self._unexpected(reply)
             yield reply
             reply = self._receive()
+
+    def journal(self) -> JournalStatus:
+        """How its journal is, and what waits there."""
+        reply = self._ask(protocol.AskJournal())
+        return reply if isinstance(reply, JournalStatus) else self._unexpected(reply)
+
+    def letters(self, which: Which, limit: int) -> Letters:
+        """The newest of the dead letters that are meant, and how many those are."""
+        reply = self._ask(protocol.FindLetters(which, limit))
+        return reply if isinstance(reply, Letters) else self._unexpected(reply)
+
+    def letter(self, number: int) -> WholeLetter:
+        """One dead letter with what it holds."""
+        reply = self._ask(protocol.ShowLetter(number))
+        return reply if isinstance(reply, WholeLetter) else self._unexpected(reply)
+
+    def replay(self, which: Which) -> int:
+        """Have dead letters run, or leave, again; how many. RefusedError: none, or not all of them."""
+        return self._done(protocol.ReplayLetters(which))
+
+    def drop(self, which: Which) -> int:
+        """Have dead letters removed; how many."""
+        return self._done(protocol.DropLetters(which))
+
+    def _done(self, request: protocol.Request) -> int:
+        reply = self._ask(request)
+        return reply.count if isinstance(reply, protocol.LettersDone) else self._unexpected(reply)
 
     def invoke(self, request: Invoke) -> Iterator[Answer | Chunk | Done]:
         """Call a function: its Answer, then every Chunk as it comes, then Done."""

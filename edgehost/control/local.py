@@ -1,4 +1,4 @@
-"""The agent's local control server: answers `edgehost invoke`, `functions` and `reload` on a Unix socket for owner and group.
+"""The agent's local control server: answers what the command line asks, on a Unix socket for owner and group.
 
 It turns frames into calls of its Host and answers into frames. A peer that sends garbage, stalls or goes away costs its own
 connection and nothing else. Knows nothing of how functions are run, and asks nothing but asyncio and msgspec of the agent.
@@ -25,8 +25,11 @@ from edgehost.control import protocol
 from edgehost.control.listener import listen
 from edgehost.control.protocol import (
     Answer,
+    AskJournal,
     Chunk,
     Done,
+    DropLetters,
+    FindLetters,
     FunctionList,
     FunctionStatus,
     GpioPulse,
@@ -34,14 +37,19 @@ from edgehost.control.protocol import (
     GpioSet,
     GpioWatch,
     Invoke,
+    LettersDone,
     ListFunctions,
     Pong,
     Refused,
     Reload,
     Reloaded,
+    ReplayLetters,
+    ShowLetter,
 )
+from edgehost.control.stock import JournalStatus
 from edgehost.errors import ControlError, EdgehostError
 from edgehost.event import Event, Origin, Response
+from edgehost.letter import Letters, Which, WholeLetter
 
 if TYPE_CHECKING:
     from edgehost.control.simulated import Simulated
@@ -70,11 +78,29 @@ class Host(Protocol):
     def functions(self) -> list[FunctionStatus]:
         """How every function is, now."""
 
+    def troubles(self) -> list[str]:
+        """What is wrong with the agent itself, one line each."""
+
     async def reload(self) -> Reloaded:
         """Read the configuration again. Raises EdgehostError if nothing of it can be used; all is then as it was."""
 
     def simulated(self) -> Simulated:
         """The simulated GPIO lines. Raises ControlError where none are."""
+
+    async def journal_status(self) -> JournalStatus:
+        """How the journal is, and what waits in it."""
+
+    async def find_letters(self, which: Which, limit: int) -> Letters:
+        """The newest of the dead letters that are meant. As the next three raises EdgehostError where that cannot be done."""
+
+    async def whole_letter(self, number: int) -> WholeLetter:
+        """One dead letter with what it holds."""
+
+    async def replay_letters(self, which: Which) -> int:
+        """Put dead letters back where they came from; gives how many."""
+
+    async def drop_letters(self, which: Which) -> int:
+        """Remove dead letters; gives how many."""
 
 
 class LocalServer:
@@ -163,8 +189,12 @@ class LocalServer:
                 await _send(writer, await self._host.reload())
             elif isinstance(request, (GpioRead, GpioSet, GpioPulse, GpioWatch)):
                 await _gpio(self._host.simulated(), request, writer)
+            elif isinstance(request, AskJournal):
+                await _send(writer, await self._host.journal_status())
+            elif isinstance(request, (FindLetters, ShowLetter, ReplayLetters, DropLetters)):
+                await _send(writer, await _letters(self._host, request))
             else:
-                await _send(writer, Pong(__version__, os.getpid(), self._started))
+                await _send(writer, Pong(__version__, os.getpid(), self._started, troubles=self._host.troubles()))
         except EdgehostError as error:
             await _send(writer, Refused(error.code, str(error)))
 
@@ -203,6 +233,16 @@ async def _gpio(lines: Simulated, request: GpioRead | GpioSet | GpioPulse | Gpio
         await _send(writer, lines.pull(request.line, request.high))
     else:
         await _send(writer, lines.read(request.lines))
+
+
+async def _letters(host: Host, request: protocol.LetterRequest) -> protocol.Reply:
+    if isinstance(request, FindLetters):
+        return await host.find_letters(request.which, request.limit)
+    if isinstance(request, ShowLetter):
+        return await host.whole_letter(request.number)
+    if isinstance(request, ReplayLetters):
+        return LettersDone(await host.replay_letters(request.which))
+    return LettersDone(await host.drop_letters(request.which))
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

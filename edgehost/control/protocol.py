@@ -11,6 +11,11 @@ message. A peer sends a request and reads replies until the last one; requests o
     gpio_set   ->  gpio_lines
     gpio_pulse ->  gpio_lines
     gpio_watch ->  gpio_lines  gpio_changes*            (until the peer closes)
+    journal    ->  journal_status
+    letters_find    ->  letters
+    letters_show    ->  whole_letter
+    letters_replay  ->  letters_done
+    letters_drop    ->  letters_done
     anything   ->  refused              (and, if the frame itself was wrong, the connection is closed)
 
 The two sides may be of different versions of edgehost (an agent that runs on while its package is upgraded), so a message only
@@ -26,13 +31,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edgehost import __version__
+from edgehost.control.stock import JournalStatus
 from edgehost.errors import ControlError
+from edgehost.letter import Letters, Which, WholeLetter
 
 PROTOCOL = 1
 LIMIT_BYTES = 64 * 1024 * 1024
 """The largest frame either side takes: what a person may reasonably pipe through `edgehost invoke --file`."""
 PIECE_BYTES = 1024 * 1024
 """An answer's body is cut into chunks of this size, so that it has no limit of its own."""
+MOST_LETTERS = 10_000
+"""So many dead letters are told at once: with their errors they fit into a frame."""
 
 HEADER = struct.Struct(">I")
 
@@ -100,6 +109,41 @@ class GpioWatch(Struct, frozen=True, tag="gpio_watch", tag_field="op"):
     """Tell each change of these simulated lines; without names of all."""
 
     lines: list[str] = []
+    protocol: int = PROTOCOL
+
+
+class AskJournal(Struct, frozen=True, tag="journal", tag_field="op"):
+    """How is the journal, and what waits in it?"""
+
+    protocol: int = PROTOCOL
+
+
+class FindLetters(Struct, frozen=True, tag="letters_find", tag_field="op"):
+    """Which dead letters are there? The newest `limit` are told, and how many fit."""
+
+    which: Which = Which()
+    limit: Annotated[int, Meta(ge=0, le=MOST_LETTERS)] = 50
+    protocol: int = PROTOCOL
+
+
+class ShowLetter(Struct, frozen=True, tag="letters_show", tag_field="op"):
+    """What does this dead letter hold?"""
+
+    number: int
+    protocol: int = PROTOCOL
+
+
+class ReplayLetters(Struct, frozen=True, tag="letters_replay", tag_field="op"):
+    """Put these back where they came from. Closing the connection does not stop a replay that has begun."""
+
+    which: Which
+    protocol: int = PROTOCOL
+
+
+class DropLetters(Struct, frozen=True, tag="letters_drop", tag_field="op"):
+    """Remove these."""
+
+    which: Which
     protocol: int = PROTOCOL
 
 
@@ -174,6 +218,8 @@ class Pong(Struct, frozen=True, tag="pong", tag_field="op"):
     started: float
     """Unix time."""
     protocol: int = PROTOCOL
+    troubles: list[str] = []
+    """What is wrong with the agent itself and no function's fault (a disk that fills), one line each."""
 
 
 class FunctionList(Struct, frozen=True, tag="function_list", tag_field="op"):
@@ -231,6 +277,12 @@ class GpioChanges(Struct, frozen=True, tag="gpio_changes", tag_field="op"):
     lost: int = 0
 
 
+class LettersDone(Struct, frozen=True, tag="letters_done", tag_field="op"):
+    """So many dead letters were replayed, or dropped."""
+
+    count: int
+
+
 class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
     """The request was not carried out; `code` is stable, `message` is for a person."""
 
@@ -238,8 +290,12 @@ class Refused(Struct, frozen=True, tag="refused", tag_field="op"):
     message: str
 
 
-Request = Ping | ListFunctions | Invoke | Reload | GpioRead | GpioSet | GpioPulse | GpioWatch
-Reply = Pong | FunctionList | Reloaded | GpioLines | GpioChanges | Answer | Chunk | Done | Refused
+LetterRequest = FindLetters | ShowLetter | ReplayLetters | DropLetters
+Request = Ping | ListFunctions | Invoke | Reload | GpioRead | GpioSet | GpioPulse | GpioWatch | AskJournal | LetterRequest
+Reply = (
+    Pong | FunctionList | Reloaded | GpioLines | GpioChanges | Answer | Chunk | Done | Refused
+    | JournalStatus | Letters | WholeLetter | LettersDone
+)  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -1,12 +1,18 @@
 """Delivery: the promises under every event, kept in one database (the journal) across crashes, outages and full disks.
 
-    journal, writer, schema, recovery, clock    the database and its one thread
-    inflow                                      durable events: on disk before they count as received
-    tries                                       one event through the function: tries, dead letter, outputs, the end
+    journal, rows, clock                        the database as the loop sees it
+    writer, transaction, schema, holdings       its one thread
+    recovery, salvage, sqlite_errors            a file that is damaged, away, or somebody else's
+    way                                         how a trigger's events are led through all of this
+    inflow, allowance, window                   durable events: on disk before they count as received
+    tries, parting, ending, route               one event through the function: tries, dead letter, outputs, the end
     dedupe                                      answered ids: an event that comes again is answered, not run
-    outbox, drops                               what leaves: direct while it can, from disk when it must
-    dead_letters, jobs                          what people and the fleet ask of the journal
-    ladder, wear                                a disk that fills, and one that wears out
+    outbox, drops                               what leaves: who gets room on disk, and at whose cost
+    lane, direct, backlog                       one output's way: direct while it can, from disk when it must
+    item, waiting, tally, numbers, ledger       what a lane is made of
+    dead_letters, letters, jobs, overview       what people and the fleet ask of the journal
+    disk, ladder, leftovers, spare              a disk that fills
+    saving, wear                                a disk that wears out
 
 Must not know where events come from, how a function runs or what an output is made of.
 """

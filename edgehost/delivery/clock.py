@@ -2,7 +2,8 @@
 
     within a boot       the kernel's CLOCK_BOOTTIME: also counts while the machine sleeps, cannot be set
     across a restart    the same clock goes on, if the boot is the same; `mark` is what is written down
-    across a boot       goes on from the last mark: a lower bound, for nobody knows how long the power was off
+    across a boot       goes on from the last mark, or from the newest row if that came later: a lower bound, for nobody knows
+                        how long the power was off
 
 So what expires never expires too early, and the time without power does not count. Wall time is for people alone.
 """
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -23,6 +25,10 @@ class Mark(Struct, frozen=True):
     boot_id: str = ""
     boot_s: float = 0.0
     now_s: float = 0.0
+
+    def at_least(self, now_s: float) -> Mark:
+        """The same moment, if the clock is known to have gone further since."""
+        return self if now_s <= self.now_s else replace(self, boot_s=self.boot_s + now_s - self.now_s, now_s=now_s)
 
 
 class Clock:

@@ -24,6 +24,8 @@ class Fill(NamedTuple):
     queue: int
     priority: int
     bytes: int
+    evictable: bool = True
+    """False: all of it is on its way, and nothing of it can go."""
 
 
 class Verdict(NamedTuple):
@@ -35,23 +37,36 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-    size: int, mine: Fill, quota: int | None, policy: FullPolicy, used: int, limit: int, others: Sequence[Fill]
+    size: int,
+    mine: Fill,
+    quota: int | None,
+    policy: FullPolicy,
+    used: int,
+    limit: int,
+    others: Sequence[Fill],
+    most: int | None = None,
 ) -> Verdict:
-    """For a message of `size` bytes: the output's own quota counts first, then the limit of all together. Sizes in bytes."""
+    """For a message of `size` bytes: the output's own quota counts first, then the limit of all together. Sizes in bytes.
+
+    `most` is what the limit may be at best, where it is lower for now.
+    """
     over_own = 0 if quota is None else mine.bytes + size - quota
     over = max(over_own, used + size - limit)
     if over <= 0:
         return Verdict("store")
-    if size > limit or (quota is not None and size > quota):
+    if size > max(limit, most or 0) or (quota is not None and size > quota):
         return Verdict("drop")  # it alone is more than there ever is room for
     if policy == "block":
         return Verdict("block")
-    if policy == "drop_oldest" and mine.bytes:
+    if size > limit:
+        return Verdict("drop")  # no eviction would help
+    mine_can_go = mine.bytes > 0 and mine.evictable
+    if policy == "drop_oldest" and mine_can_go:
         return Verdict("evict", mine.queue, min(over, mine.bytes))
     if policy == "drop_low_priority":
-        if over_own > 0 and mine.bytes:
-            return Verdict("evict", mine.queue, min(over, mine.bytes))  # nobody else's room would help
-        lower = [fill for fill in others if fill.priority < mine.priority and fill.bytes]
+        if over_own > 0:  # nobody else's room would help
+            return Verdict("evict", mine.queue, min(over_own, mine.bytes)) if mine_can_go else Verdict("drop")
+        lower = [fill for fill in others if fill.priority < mine.priority and fill.bytes and fill.evictable]
         if lower:
             victim = min(lower, key=lambda fill: (fill.priority, -fill.bytes))
             return Verdict("evict", victim.queue, min(over, victim.bytes))
@@ -75,14 +90,13 @@ class Pace:
         self._arrivals = self._arrivals * max(0.0, 1.0 - (now - self._arrived_at) / 10.0) + 0.1
         self._arrived_at = now
 
-    @property
-    def rate(self) -> float:
-        """Messages a second."""
-        return max(self._per_s, 2.0 * self._arrivals)
+    def rate(self, now: float) -> float:
+        """Messages a second. What comes no more counts less from second to second."""
+        return max(self._per_s, 2.0 * self._arrivals * max(0.0, 1.0 - (now - self._arrived_at) / 10.0))
 
     def take(self, now: float) -> float:
         """0 if one may leave now, else in how many seconds to ask again."""
-        rate = self.rate
+        rate = self.rate(now)
         self._tokens = min(max(self._burst, rate / 10), self._tokens + (now - self._at) * rate)
         self._at = now
         if self._tokens >= 1.0:

@@ -5,11 +5,14 @@ Knows rows and the journal; must not know how often an event was tried, or how a
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from edgehost.delivery import faults
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.lane import Lane
 from edgehost.delivery.outbox import Outbox
@@ -21,13 +24,20 @@ from edgehost.parcel import Parcel
 _ANSWER_BYTES = 64 * 1024
 """A larger body is not kept for an event that comes again: it is answered with the status alone."""
 
+UNBEGUN: Final = frozenset({"no_worker", "not_ready", "queue_full", "dropped", "stopped"})
+"""Failures of an event that the function has not seen."""
+FINAL: Final = frozenset({"stopped", "not_ready", "cancelled", "dropped", "no_room"})
+"""Failures that another try would not change: the source still has the event, or the queue's policy has spoken."""
+STAYS: Final = UNBEGUN | FINAL
+"""Answers after which an event on disk is as it was: it waits there and counts no attempt."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class Entry:
     """What is known of an event beside itself, while it is worked on. `place` is 0 if it is not on disk."""
 
-    __slots__ = ("asked", "attempts", "keep_s", "kept", "key", "place")
+    __slots__ = ("asked", "attempts", "given", "keep_s", "kept", "key", "place")
 
     def __init__(
         self, place: int = 0, key: str | None = None, keep_s: float = 0.0, attempts: int = 0, asked: bool = False
@@ -38,6 +48,8 @@ class Entry:
         self.attempts = attempts
         self.asked = asked
         """Its sender waits for the answer, so the answer is kept whole, and a failure is the sender's to try again."""
+        self.given: asyncio.Future[Response] | None = None
+        """The function's own future of this try, for who wants to take it back."""
         self.kept: list[Publication] = []
         """What the handler has published in this try."""
 
@@ -70,12 +82,21 @@ class Ending:
             except BaseException:
                 self._outbox.never_stored(stored)
                 raise
+        if dead:
+            faults.at("dead.written")
         self._outbox.stored(stored)
 
     async def bury(self, event: Event, response: Response, attempts: int) -> None:
-        """A dead letter for an event that is not on disk. Raises StateError if it cannot be kept."""
+        """A dead letter for an event that is not on disk. Raises StateError if it cannot be kept.
+
+        No promise needs it: where the disk has to be saved it is only counted.
+        """
+        if self._journal.spares:
+            self._journal.spared += 1
+            return
         await self._journal.open()
         await self._journal.committed(Change(dead=(self._letter(event, response, attempts),)))
+        faults.at("dead.written")
 
     def tried(self, entry: Entry) -> None:
         """It failed and is tried again: after a restart its attempts are counted on."""

@@ -22,6 +22,7 @@ POINTS: Final = (
     "outbox.stored",
     "outbox.claimed",
     "outbox.sent",
+    "outbox.released",
     "outbox.taken",
     "outbox.left",
     "dead.written",

@@ -3,7 +3,9 @@
     receive       into the journal; its future is done once the event is on disk: that is what the source is told
     kept          waits for its turn: in memory while few do, on disk alone beyond _READY events or _READY_BYTES
     given         in the function, `window` at a time, in the order in which they came
+    came back     the function was not there, or had no room: waits again, before all that came later
     settled       answered, its outputs stored, in one transaction (edgehost/delivery/ending.py)
+    unreadable    a damaged row: dropped, with a note, for it would stand in the way of all others
     no room       `receive` waits, and the source with it; a caller who cannot wait is refused
 
 After a restart it goes on with what the disk holds. Must not know what a trigger is, or what becomes of an answer.
@@ -13,20 +15,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from edgehost.backoff import Backoff
 from edgehost.delivery import faults
-from edgehost.delivery.ending import Entry
+from edgehost.delivery.allowance import Allowance
+from edgehost.delivery.ending import STAYS, Entry
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.rows import Change, ReceivedRow, first_place
-from edgehost.errors import EdgehostError
+from edgehost.delivery.window import Window
 from edgehost.event import Event, Response, failure
+from edgehost.manifest.model import Queue
+
+if TYPE_CHECKING:
+    import sqlite3
 
 Deliver = Callable[[Event, Entry], "asyncio.Future[Response]"]
 
@@ -41,45 +49,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
-class Allowance:
-    """How much may wait on disk: one for the whole agent. `refusal` is why nothing more is taken whatever the sizes say."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self.events = 0
-        self.refusal = ""
-        self.on_room: list[Callable[[], None]] = []
-
-    def reason(self) -> str:
-        """Why no further event is taken now; "" if one is."""
-        if self.refusal:
-            return self.refusal
-        if self.used_bytes >= self.limit_bytes:
-            return (
-                f"{self.events} durable events ({self.used_bytes} bytes) wait already, which is all [journal] events allows; "
-                "their sources wait until the functions have caught up"
-            )
-        return ""
-
-    def take(self, size_bytes: int) -> None:
-        self.used_bytes += size_bytes
-        self.events += 1
-
-    def give_back(self, size_bytes: int) -> None:
-        """An event has gone from the disk."""
-        was_full = self.used_bytes >= self.limit_bytes
-        self.used_bytes -= size_bytes
-        self.events -= 1
-        if was_full and self.used_bytes < self.limit_bytes:
-            self.room()
-
-    def room(self) -> None:
-        """There may be room again."""
-        for tell in tuple(self.on_room):
-            tell()
-
-
 class _Kept:
     """One event that is on disk and waits in memory too."""
 
@@ -89,33 +58,43 @@ class _Kept:
         self.place, self.event, self.key, self.attempts, self.size_bytes = place, event, key, attempts, size_bytes
 
 
+class _Page(NamedTuple):
+    """Events from disk, in order. `more`: there are others behind them."""
+
+    kept: list[_Kept]
+    more: bool
+    unreadable: list[int]
+    """Places of damaged rows, which are deleted."""
+
+
+@dataclass(frozen=True)
+class Inlet:
+    """What an inflow knows of the trigger it serves."""
+
+    queue: int
+    window: int
+    """How many events the function gets before it has answered the first, at most."""
+    patient: bool
+    """Whether it can wait for room on disk."""
+    keep_s: float
+    """How long an answer is kept for an event that comes again."""
+    tell: Callable[[str], None]
+    """Called with a reason when events are held back, and with "" when they no longer are."""
+    log: logging.LoggerAdapter[logging.Logger]
+
+
 class Inflow:
     """One trigger's. `deliver` gives an event to the function; assign it anew at an upgrade."""
 
-    def __init__(
-        self,
-        queue: int,
-        journal: Journal,
-        allowance: Allowance,
-        deliver: Deliver,
-        window: int,
-        patient: bool,
-        keep_s: float,
-        tell: Callable[[str], None],
-        log: logging.LoggerAdapter[logging.Logger],
-    ) -> None:
-        """`tell(reason)` is called when events are held back, and with '' when they no longer are."""
+    def __init__(self, inlet: Inlet, journal: Journal, allowance: Allowance, deliver: Deliver) -> None:
         self.deliver = deliver
+        self.window = Window(inlet.window)
+        self._inlet = inlet
         self._journal = journal
         self._allowance = allowance
-        self._window = window
-        self._patient = patient
-        self._keep_s = keep_s
-        self._tell = tell
-        self._log = log
         self._loop = asyncio.get_running_loop()
+        self._queue = queue = inlet.queue
         self._end = first_place(queue + 1)
-        self._queue = queue
         self._ready: deque[_Kept] = deque()
         self._ready_bytes = 0
         self._held: deque[tuple[Event, str | None, asyncio.Future[Response]]] = deque()
@@ -124,27 +103,47 @@ class Inflow:
         self._newest = journal.next_place("event", queue) - 1
         """The newest place that is on disk."""
         self._loading = False
+        self._asked_to = 0
+        """No row beyond this place is in the page that is being loaded."""
+        self._coming: list[_Kept] = []
+        """What has been kept behind that place since: it goes on from there, if the page reaches so far."""
         self._given = 0
         self._resting = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._told = ""
         self._backoff = Backoff(0.5, 30.0)
+        self._pause: asyncio.TimerHandle | None = None
+        """While the function takes nothing: when it is tried again."""
+        self._reload: asyncio.TimerHandle | None = None
 
     @property
     def in_flight(self) -> int:
         """Events that the function has and has not answered."""
         return self._given
 
+    @property
+    def behind(self) -> bool:
+        """Whether events are on disk that the function has not answered."""
+        return self._given > 0 or bool(self._ready) or self._loaded < self._newest
+
     def start(self) -> None:
         """Go on with what the disk holds."""
         self._allowance.on_room.append(self._let_in)
+        self._allowance.on_refusal.append(self._say)
+        self._say()
         self._load()
 
     def look(self) -> None:
         """Rows may have been added behind its back (a replay): they are behind all that it knows."""
         self._newest = self._journal.next_place("event", self._queue) - 1
-        self._load()
+        self._feed()
+
+    def keep_to(self, queue: Queue) -> None:
+        """What does not fit into the function's queue waits on disk, whatever the queue's policy is for what has no disk."""
+        most = self._inlet.window if queue.policy == "block" else min(self._inlet.window, queue.size)
+        if most != self.window.most:
+            self.window = Window(most)
 
     def receive(self, event: Event, key: str | None = None) -> asyncio.Future[Response]:
         """As TriggerHost.submit; the answer is ACCEPTED, or a failure that says why the event was not taken."""
@@ -158,8 +157,12 @@ class Inflow:
     def rest(self) -> None:
         """Give nothing more to the function. What comes still goes to disk, if there is room, and stays there."""
         self._resting = True
+        for timer in (self._pause, self._reload):
+            if timer is not None:
+                timer.cancel()
         if self._let_in in self._allowance.on_room:
             self._allowance.on_room.remove(self._let_in)
+            self._allowance.on_refusal.remove(self._say)
         while self._held:
             _, _, future = self._held.popleft()
             if not future.done():
@@ -176,6 +179,7 @@ class Inflow:
         try:
             data = _encode(event)
         except (UnicodeError, ValueError, OverflowError) as error:  # a lone surrogate, a number of more than 64 bits
+            self._inlet.log.error("event %s is dropped: it cannot be written down: %s", event.id, error)
             future.set_result(failure("raised", f"the event cannot be written down: {error}"))
             return
         place = self._journal.take_places("event", self._queue)
@@ -191,45 +195,59 @@ class Inflow:
             return
         faults.at("inflow.kept")
         self._newest = kept.place
-        room = len(self._ready) < _READY and self._ready_bytes < _READY_BYTES
-        if self._loaded == kept.place - 1 and room and not self._loading and not self._resting:
-            self._loaded = kept.place
-            self._ready.append(kept)
-            self._ready_bytes += kept.size_bytes
-            if self._given < self._window:
+        room = len(self._ready) + len(self._coming) < _READY and self._ready_bytes < _READY_BYTES
+        if self._loading:
+            if room and kept.place == (self._coming[-1].place if self._coming else self._asked_to) + 1:
+                self._coming.append(kept)
+                self._ready_bytes += kept.size_bytes
+        elif self._loaded == kept.place - 1 and room and not self._resting:
+            self._make_ready(kept)
+            if self._given < self.window.now:
                 self._feed()
         elif not self._ready:
             self._load()
         if not future.done():
             future.set_result(ACCEPTED)
 
+    def _make_ready(self, kept: _Kept) -> None:
+        self._loaded = kept.place
+        self._ready.append(kept)
+        self._ready_bytes += kept.size_bytes
+
     def _hold(self, event: Event, key: str | None, future: asyncio.Future[Response]) -> None:
         """No room on disk: whoever can wait waits."""
         reason = self._allowance.reason()
-        if self._resting or not self._patient:
+        if self._resting or not self._inlet.patient:
             future.set_result(failure("stopped" if self._resting else "no_room", reason or "events wait for room on disk"))
             return
         self._held.append((event, key, future))
         if reason and reason != self._told:
             self._told = reason
-            self._tell(reason)
+            self._inlet.tell(reason)
+
+    def _say(self) -> None:
+        """Nothing is taken, whether or not an event has come since."""
+        if self._allowance.refusal and self._allowance.refusal != self._told:
+            self._told = self._allowance.refusal
+            self._inlet.tell(self._told)
 
     def _let_in(self) -> None:
         while self._held and not self._allowance.reason():
             event, key, future = self._held.popleft()
-            self._keep(event, key, future)
-        if not self._held and self._told:
+            if not future.done():  # else its sender has gone meanwhile, and was told nothing
+                self._keep(event, key, future)
+        if not self._held and self._told and not self._allowance.reason():
             self._told = ""
-            self._tell("")
+            self._inlet.tell("")
 
     def _feed(self) -> None:
         """Give the function what it has room for, and fetch more before it runs dry."""
-        ready = self._ready
-        while ready and self._given < self._window:
+        ready, window = self._ready, self.window
+        while ready and self._given < window.now and self._pause is None:
             kept = ready.popleft()
             self._ready_bytes -= kept.size_bytes
             self._given += 1
-            entry = Entry(kept.place, kept.key, self._keep_s, kept.attempts)
+            entry = Entry(kept.place, kept.key, self._inlet.keep_s, kept.attempts)
             faults.at("inflow.given")
             self.deliver(kept.event, entry).add_done_callback(partial(self._answered, kept))
         if self._loaded < self._newest and len(ready) < _PAGE // 2:
@@ -237,29 +255,29 @@ class Inflow:
 
     def _answered(self, kept: _Kept, done: asyncio.Future[Response]) -> None:
         self._given -= 1
-        if done.result().code in _NOT_SETTLED:
+        if done.result().code in STAYS:
             if not self._resting:
-                self._give_again(kept)
+                self._came_back(kept)
         else:
             self._allowance.give_back(kept.size_bytes)
             self._backoff.reset()
+            self.window.handled()
         if not self._resting:
             self._feed()
         self._set_idle()
 
-    def _give_again(self, kept: _Kept) -> None:
-        """The function was not there, or its version ended: the event is as it was, and has its turn again first."""
+    def _came_back(self, kept: _Kept) -> None:
+        """The function has not seen the event: it is as it was, and has its turn again first."""
         self._ready_bytes += kept.size_bytes
         index = next((index for index, other in enumerate(self._ready) if other.place > kept.place), len(self._ready))
         self._ready.insert(index, kept)
-        if self._given == 0:
-            self._window, window = 0, self._window
-            self._loop.call_later(self._backoff.next(), self._resume, window)
+        self.window.came_back(self._given)
+        if self._given == 0 and self._pause is None:  # else the next answer says when there is room again
+            self._pause = self._loop.call_later(self._backoff.next(), self._go_on)
 
-    def _resume(self, window: int) -> None:
-        self._window = window
-        if not self._resting:
-            self._feed()
+    def _go_on(self) -> None:
+        self._pause = None
+        self._feed()
 
     def _set_idle(self) -> None:
         if self._given:
@@ -273,40 +291,52 @@ class Inflow:
         self._loading = True
         after, end = self._loaded, self._end
         # Every place taken by now is handed over before the question, so what the answer lacks is done with.
-        known = self._journal.next_place("event", self._queue) - 1
+        self._asked_to = self._journal.next_place("event", self._queue) - 1
         asked = self._journal.ask(lambda connection: _page(connection, after, end))
-        asked.add_done_callback(partial(self._page_came, known))
+        asked.add_done_callback(self._page_came)
 
-    def _page_came(self, known: int, done: asyncio.Future[tuple[list[_Kept], bool]]) -> None:
+    def _page_came(self, done: asyncio.Future[_Page]) -> None:
         self._loading = False
+        coming, self._coming = self._coming, []
         if done.cancelled() or self._resting:
             return
+        self._ready_bytes -= sum(kept.size_bytes for kept in coming)
         if (error := done.exception()) is not None:
-            self._log.error("durable events cannot be read: %s", error)
-            if isinstance(error, EdgehostError):
-                self._loop.call_later(self._backoff.next(), self._load)
+            self._inlet.log.error("durable events cannot be read: %s", error)
+            self._reload = self._loop.call_later(self._backoff.next(), self._load)
             return
-        rows, more = done.result()
+        rows, more, unreadable = done.result()
+        if unreadable:
+            self._lost(unreadable)
         for kept in rows:
-            self._ready.append(kept)
-            self._ready_bytes += kept.size_bytes
-            self._loaded = kept.place
+            self._make_ready(kept)
         if not more:
-            self._loaded = max(self._loaded, known)
+            self._loaded = max(self._loaded, self._asked_to)
+            # Read from the disk they would be late for their turn, and what comes meanwhile again: it would never catch up.
+            for kept in coming:
+                if kept.place == self._loaded + 1:
+                    self._make_ready(kept)
         self._feed()
 
+    def _lost(self, places: list[int]) -> None:
+        note = f"{len(places)} durable events of queue {self._queue} were damaged on disk and are lost"
+        self._journal.notes.append(note)
+        self._inlet.log.error("%s", note)
 
-_NOT_SETTLED = frozenset({"stopped", "not_ready", "cancelled", "no_worker", "queue_full", "dropped"})
-"""Answers that say the function has not seen the event: it stays."""
 
-
-def _page(connection: sqlite3.Connection, after: int, end: int) -> tuple[list[_Kept], bool]:
-    rows: list[_Kept] = []
+def _page(connection: sqlite3.Connection, after: int, end: int) -> _Page:
+    page = _Page([], False, [])
     size_bytes = 0
     select = "SELECT place, event, key, attempts FROM events WHERE place > ? AND place < ? ORDER BY place"
     for place, data, key, attempts in connection.execute(select, (after, end)):
-        rows.append(_Kept(place, _decode(data), key, attempts, len(data)))
+        try:
+            page.kept.append(_Kept(place, _decode(data), key, attempts, len(data)))
+        except (msgspec.MsgspecError, ValueError, TypeError):
+            page.unreadable.append(place)
+            continue
         size_bytes += len(data)
-        if len(rows) >= _PAGE or size_bytes >= _PAGE_BYTES:
-            return rows, True
-    return rows, False
+        if len(page.kept) >= _PAGE or size_bytes >= _PAGE_BYTES:
+            page = page._replace(more=True)
+            break
+    connection.executemany("DELETE FROM events WHERE place = ?", [(place,) for place in page.unreadable])
+    return page

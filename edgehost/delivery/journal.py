@@ -1,26 +1,37 @@
 """The journal: what must not be lost, in one database. This is its side in the loop; the thread is writer.py.
 
 `commit` hands over a Change and says when it is on disk; all changes of one turn of the loop are handed over together and are one
-transaction. `ask` runs a query in the thread, in its turn. The journal is opened by its first user: an agent that needs none has
-no thread and no file. Must not know who uses it.
+transaction. `ask` runs a query in the thread, in its turn.
+
+    unused      nobody has asked for it: no thread, no file
+    opening     its first user waits
+    open        can be used; `trouble` says whether the disk takes anything now
+    failed      there can be none now, and `trouble` says why: whoever needs it tries again
+    closed      for ever: what is handed over fails at once
+
+Must not know who uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from edgehost.delivery.clock import Clock, Mark, boot_id, boot_seconds
+from edgehost.delivery.holdings import Days, holdings, put_mark, put_queues, queue_number
 from edgehost.delivery.rows import Change, Totals, first_place
-from edgehost.delivery.writer import Job, Query, Then, Writer
-from edgehost.errors import StateError
+from edgehost.delivery.wear import Worn, Written, account, added, day_of, shortened
+from edgehost.errors import EdgehostError, StateError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from edgehost.delivery.transaction import Job, Outcomes, Query, Then
+    from edgehost.delivery.writer import Writer
 
 T = TypeVar("T")
 QueueKind = Literal["event", "parcel"]
@@ -29,8 +40,6 @@ State = Literal["unused", "opening", "open", "failed", "closed"]
 _MARK_S = 10.0
 _MARK_BYTES = 64 * 1024
 _MARK_AT_LEAST_S = 900.0
-_DAYS_KEPT = 60
-_DAY_S = 86400
 log = logging.getLogger("edgehost.journal")
 
 
@@ -45,20 +54,30 @@ class Journal:
         self.notes: list[str] = []
         """What was found damaged since the start, one line each."""
         self.totals = Totals({}, {}, {}, {}, 0, [])
-        self.written: dict[str, dict[int, int]] = {}
-        """Bytes written by component and day (days since 1970, by this machine's clock)."""
+        self.written: Written = {}
+        """What has been written, by component and day; as the journal's own, counted up to the last look."""
+        self.spares: set[str] = set()
+        """Who wants it to write nothing now but what a promise needs."""
+        self.spared = 0
+        """Dead letters that were not written for that."""
         self.on_trouble: list[Callable[[str], None]] = []
         self.on_open: list[Callable[[], None]] = []
+        """Told when it can be used, and again when it had to be mended in use: `totals` are new then."""
+        self.on_letters: list[Callable[[int], None]] = []
+        """Told how many dead letters have just been handed over."""
         self._relaxed = relaxed
         self._loop = asyncio.get_running_loop()
         self._clock = Clock(Mark(), "", 0.0)
         self._jobs: list[Job] = []
         self._flushing = False
         self._writer: Writer | None = None
+        self._rest_s = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._marked: asyncio.TimerHandle | None = None
         self._marked_at = 0.0
         self._counted = 0
+        """Bytes of the thread that are in `written`, and how many of them were at the last mark."""
+        self._marked_bytes = 0
         self._queues: dict[tuple[str, str, str], int] = {}
         self._next: dict[QueueKind, dict[int, int]] = {"event": {}, "parcel": {}}
 
@@ -70,29 +89,46 @@ class Journal:
             raise StateError("the journal is closed: the agent ends")
         if self._opening is None:
             self._opening = self._loop.create_task(self._open())
-        opening = self._opening
-        try:
-            await asyncio.shield(opening)
-        finally:
-            if opening.done():
-                self._opening = None
+            self._opening.add_done_callback(self._opened)
+        await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # whoever waited has been told; if nobody does any more, the next one tries again
 
     async def _open(self) -> None:
         self.state = "opening"
         if self._writer is None:
-            self._writer = Writer(self.path, self._relaxed, self._from_thread, self._trouble_from_thread)
+            from edgehost.delivery.writer import Writer  # SQLite is for those who need a journal
+
+            self._writer = Writer(
+                self.path, self._relaxed, self._from_thread, self._trouble_from_thread, self._mended_from_thread, self._restore
+            )
+            self._writer.rest_s = self._rest_s
             self._writer.start()
         try:
-            mark, self.totals, self.written = await self.ask(_read_totals)
-        except StateError as error:
-            self.state, self.trouble = "failed", str(error)
-            raise
+            found = await self.ask(holdings)
+        except Exception as error:
+            why = str(error) if isinstance(error, EdgehostError) else f"{self.path} cannot be read: {error}"
+            raise self._failed(why) from error
+        self._take_up(*found)
+
+    def _failed(self, why: str) -> StateError:
+        if self.state != "closed":
+            self.state, self.trouble = "failed", why
+        return StateError(why)
+
+    def _take_up(self, mark: Mark, totals: Totals, written: Days) -> None:
+        if self.state == "closed":
+            raise StateError("the journal was closed while it was opened: the agent ends")
+        self.totals = totals
+        self.written = added(written, self.written)
         self._clock = Clock(mark, boot_id(), boot_seconds())
-        self._queues = {("event", *name): number for name, number in self.totals.sources.items()}
-        self._queues |= {("parcel", *name): number for name, number in self.totals.lanes.items()}
-        self._next = {"event": self.totals.next_numbers["events"], "parcel": self.totals.next_numbers["outbox"]}
+        self._queues = {("event", *name): number for name, number in totals.sources.items()}
+        self._queues |= {("parcel", *name): number for name, number in totals.lanes.items()}
+        self._next = {"event": totals.next_numbers["events"], "parcel": totals.next_numbers["outbox"]}
         self.state, self.trouble = "open", ""
-        self._note()
         for tell in tuple(self.on_open):
             tell()
         self._write_mark()
@@ -104,6 +140,8 @@ class Journal:
     def commit(self, change: Change, then: Then | None = None) -> None:
         """Have `change` written; `then(None, error)` is called in the loop when it is on disk, or never will be."""
         self._hand_over(change, then)
+        if change.dead:
+            self._tell_letters(len(change.dead))
 
     def ask(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run `query` in the thread after all that was handed over before; what it writes is on disk when the future is done."""
@@ -111,22 +149,29 @@ class Journal:
 
     def committed(self, change: Change) -> asyncio.Future[None]:
         """As `commit`, with a future instead of a callback."""
-        return self._future(change)
+        future = self._future(change)
+        if change.dead:
+            self._tell_letters(len(change.dead))
+        return future
+
+    def _tell_letters(self, count: int) -> None:
+        for tell in tuple(self.on_letters):
+            tell(count)
 
     async def queue(self, kind: QueueKind, function: str, name: str) -> int:
         """The number of the queue of one trigger's events or one output's parcels, given once and for all."""
         key = (kind, function, name)
         if key not in self._queues:
-            self._queues[key] = await self.ask(lambda connection: _queue_number(connection, key))
+            self._queues[key] = await self.ask(lambda connection: queue_number(connection, key))
         return self._queues[key]
 
     def holds(self, function: str, trigger: str) -> bool:
-        """Whether an earlier run has left events of this trigger."""
-        return self.totals.event_bytes.get(self._queues.get(("event", function, trigger), 0), (0, 0))[0] > 0
+        """Whether there may be events of this trigger on disk: an earlier run has left some, or this one has put some there."""
+        return self._queues.get(("event", function, trigger), 0) in self._next["event"]
 
     def triggers_of(self, function: str) -> set[str]:
-        """The triggers of a function of which an earlier run has left events."""
-        return {trigger for of, trigger in self.totals.sources if of == function and self.holds(of, trigger)}
+        """The triggers of a function that `holds` is true of."""
+        return {name for kind, of, name in self._queues if kind == "event" and of == function and self.holds(of, name)}
 
     def next_place(self, kind: QueueKind, queue: int) -> int:
         """The first place of a queue that nobody has taken."""
@@ -141,14 +186,23 @@ class Journal:
 
     def rest(self, rest_s: float) -> None:
         """Have transactions wait this long for company: fewer bytes for more delay."""
+        self._rest_s = rest_s
         if self._writer is not None:
             self._writer.rest_s = rest_s
 
     def count_written(self, component: str, size_bytes: int) -> None:
         """Something else than the journal has been written: it wears the same disk."""
-        today = int(time.time() // _DAY_S)
-        days = self.written.setdefault(component, {})
-        days[today] = days.get(today, 0) + size_bytes
+        self.written = added(self.written, {component: {day_of(time.time()): size_bytes}})
+
+    def wear(self) -> list[Worn]:
+        """How much each component has written: today, this week, in all."""
+        self._count()
+        return account(self.written, day_of(time.time()))
+
+    def hurry(self) -> None:
+        """The agent begins to end: what the disk does not take now fails with StateError instead of waiting for room."""
+        if self._writer is not None:
+            self._writer.hurry()
 
     async def close(self) -> None:
         """Write what was handed over, then end the thread. What cannot be written fails with StateError."""
@@ -156,8 +210,8 @@ class Journal:
             self._marked.cancel()
         if self.state == "open":
             self._put_mark()
-        self.state = "closed"
         self._flush()
+        self.state = "closed"
         if self._writer is not None:
             writer = self._writer
             writer.end()
@@ -188,19 +242,22 @@ class Journal:
         if not self._jobs:
             return
         jobs, self._jobs = self._jobs, []
-        if self._writer is None or not self._writer.is_alive():
+        if self._writer is None or self.state == "closed":
             error = StateError("the journal is closed" if self.state == "closed" else "the journal was not opened")
             self._outcomes([(then, None, error) for _, then in jobs if then is not None])
         else:
             self._writer.jobs.put(jobs)
 
-    def _from_thread(self, outcomes: list[tuple[Then, Any, BaseException | None]]) -> None:
+    def _call_from_thread(self, call: Callable[..., None], *told: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._outcomes, outcomes)
+            self._loop.call_soon_threadsafe(call, *told)
         except RuntimeError:
             pass  # the loop is gone, and everybody who waited with it
 
-    def _outcomes(self, outcomes: list[tuple[Then, Any, BaseException | None]]) -> None:
+    def _from_thread(self, outcomes: Outcomes) -> None:
+        self._call_from_thread(self._outcomes, outcomes)
+
+    def _outcomes(self, outcomes: Outcomes) -> None:
         for then, result, error in outcomes:
             try:
                 then(result, error)
@@ -208,10 +265,10 @@ class Journal:
                 log.exception("after a transaction")
 
     def _trouble_from_thread(self, trouble: str) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._troubled, trouble)
-        except RuntimeError:
-            pass
+        self._call_from_thread(self._troubled, trouble)
+
+    def _mended_from_thread(self, notes: list[str]) -> None:
+        self._call_from_thread(self._mended, notes)
 
     def _troubled(self, trouble: str) -> None:
         if trouble == self.trouble:
@@ -224,73 +281,46 @@ class Journal:
         for tell in tuple(self.on_trouble):
             tell(trouble)
 
-    def _note(self) -> None:
-        assert self._writer is not None
-        for note in self._writer.notes[len(self.notes) :]:
-            self.notes.append(note)
+    def _mended(self, notes: list[str]) -> None:
+        """The file was damaged; something may be lost. What is counted by users is counted anew."""
+        self.notes += notes
+        for note in notes:
             log.error("%s", note)
+        if self.state == "open":
+            self.ask(holdings).add_done_callback(self._recounted)
+
+    def _recounted(self, done: asyncio.Future[tuple[Mark, Totals, Days]]) -> None:
+        if done.cancelled() or done.exception() is not None or self.state != "open":
+            return  # the journal says itself what is wrong with it
+        _, self.totals, _ = done.result()
+        for tell in tuple(self.on_open):
+            tell()
+
+    def _restore(self, connection: sqlite3.Connection) -> None:
+        """In the thread, into a file that had to be mended: what this run knows better."""
+        put_queues(connection, list(self._queues.items()))
+        if self.state == "open":
+            put_mark(connection, self._clock.mark(), self.written)
 
     def _write_mark(self) -> None:
         """Where the clock stands, and what has been written: beside other writing, or seldom. An idle disk is left alone."""
-        assert self._writer is not None
-        written = self._writer.written_bytes()
-        self._note()
-        if written - self._counted > _MARK_BYTES or self.now() - self._marked_at > _MARK_AT_LEAST_S:
+        self._count()
+        if self._counted - self._marked_bytes > _MARK_BYTES or self.now() - self._marked_at > _MARK_AT_LEAST_S:
             self._put_mark()
         self._marked = self._loop.call_later(_MARK_S, self._write_mark)
 
-    def _put_mark(self) -> None:
-        assert self._writer is not None
-        written = self._writer.written_bytes()
+    def _count(self) -> None:
+        """What the thread has written by now."""
+        written = self._writer.written_bytes() if self._writer is not None else 0
         if written > self._counted:
             self.count_written("journal", written - self._counted)
             self._counted = written
+
+    def _put_mark(self) -> None:
+        self._count()
+        self._marked_bytes = self._counted
         mark = self._clock.mark()
         self._marked_at = mark.now_s
-        rows = [(day, component, count) for component, days in self.written.items() for day, count in days.items()]
-
-        def put(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (msgspec.json.encode(mark),))
-            connection.executemany("INSERT OR REPLACE INTO written VALUES (?, ?, ?)", rows)
-            connection.execute("DELETE FROM written WHERE day < ?", (int(time.time() // _DAY_S) - _DAYS_KEPT,))
-
-        self._hand_over(put, None)
-
-
-def _read_totals(connection: sqlite3.Connection) -> tuple[Mark, Totals, dict[str, dict[int, int]]]:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
-    mark = msgspec.json.decode(row[0], type=Mark) if row is not None else Mark()
-    queues = connection.execute("SELECT kind, function, name, id FROM queues").fetchall()
-    nexts: dict[str, dict[int, int]] = {"events": {}, "outbox": {}}
-    sizes: dict[int, tuple[int, int]] = {}
-    for _, _, _, number in queues:
-        first, end = first_place(number), first_place(number + 1)
-        for table, of in nexts.items():
-            (last,) = connection.execute(
-                f"SELECT max(place) FROM {table} WHERE place >= ? AND place < ?", (first, end)
-            ).fetchone()
-            if last is not None:
-                of[number] = last + 1
-        count, size = connection.execute(
-            "SELECT count(*), ifnull(sum(length(event)), 0) FROM events WHERE place >= ? AND place < ?", (first, end)
-        ).fetchone()
-        sizes[number] = (count, size)
-    (dead,) = connection.execute("SELECT count(*) FROM dead").fetchone()
-    written: dict[str, dict[int, int]] = {}
-    for day, component, count in connection.execute("SELECT day, component, bytes FROM written"):
-        written.setdefault(component, {})[day] = count
-    totals = Totals(
-        sources={(function, name): number for kind, function, name, number in queues if kind == "event"},
-        lanes={(function, name): number for kind, function, name, number in queues if kind == "parcel"},
-        next_numbers=nexts,
-        event_bytes=sizes,
-        dead=dead,
-        notes=[],
-    )
-    return mark, totals, written
-
-
-def _queue_number(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:
-    connection.execute("INSERT OR IGNORE INTO queues (kind, function, name) VALUES (?, ?, ?)", key)
-    (number,) = connection.execute("SELECT id FROM queues WHERE kind = ? AND function = ? AND name = ?", key).fetchone()
-    return int(number)
+        self.written = shortened(self.written)
+        written = self.written
+        self._hand_over(lambda connection: put_mark(connection, mark, written), None)

@@ -33,9 +33,9 @@ class Route:
         """As Output.send; where the receiver is away, safe on disk is safe."""
         return self.output.send(event, response) if self.lane is None else self.lane.send(event, response)
 
-    def parcel(self, event: Event, response: Response, event_id: str, number: int | None = None) -> Parcel:
-        """The answer, packed to be stored in the event's own transaction. Its id is the same each time: `number` counts what
-        one event publishes."""
+    def parcel(self, event: Event, response: Response, name: str, number: int | None = None) -> Parcel:
+        """The answer, packed to be stored in the event's own transaction. `name` is what the event is known by, `number` counts
+        what it publishes: together they are the parcel's id."""
         parcel = cast(Forwarding, self.output).pack(event, response)
         part = self.spec.name if number is None else f"{self.spec.name}/{number}"
-        return replace(parcel, id=f"{event_id}/{part}", published=time.time())
+        return replace(parcel, id=f"{name}/{part}", published=time.time())

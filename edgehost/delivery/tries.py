@@ -2,6 +2,7 @@
 
     failed, tries left           again, after a back-off
     failed, not even begun       stays where it is, if that is the disk; else as any failure
+    failed, the function ends    stays on disk, its attempts counted; else tried now, for the last time
     failed for good              dead letter, then the outputs that want failures
     answered                     its outputs
     all of it safe               the future resolves: whoever submitted it acknowledges
@@ -24,8 +25,9 @@ from msgspec.structs import replace
 
 from edgehost.backoff import Backoff
 from edgehost.delivery import faults
-from edgehost.delivery.ending import Ending, Entry
+from edgehost.delivery.ending import FINAL, STAYS, Ending, Entry
 from edgehost.delivery.lane import Lane
+from edgehost.delivery.parting import all_sent, divided, in_one_piece, opened, published
 from edgehost.delivery.route import Route
 from edgehost.engine.call import whole
 from edgehost.engine.frames import Publication
@@ -36,12 +38,6 @@ from edgehost.parcel import Parcel
 
 Submit = Callable[[Event], "asyncio.Future[Response]"]
 Hold = Callable[[Event, "list[Publication]"], "asyncio.Future[Response]"]
-
-FINAL = frozenset({"stopped", "not_ready", "cancelled", "dropped", "no_room"})
-"""Failures that another try would not change: the source still has the event, or the queue's policy has spoken."""
-UNBEGUN = frozenset({"no_worker", "not_ready", "queue_full", "dropped", "stopped"})
-"""Failures of an event that the function has not seen. On disk it can wait: they count as no attempt."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -81,11 +77,7 @@ class Delivery:
     def submit(self, event: Event, entry: Entry | None = None) -> asyncio.Future[Response]:
         """As Function.submit, for an event nobody waits for."""
         answer: asyncio.Future[Response] = self._loop.create_future()
-        backoff = None
-        if entry is not None and entry.attempts:
-            backoff = Backoff(self.target.retry.delay_s, self.target.retry.max_delay_s)
-            backoff.failures = entry.attempts
-        self._try(event, answer, backoff, entry)
+        self._try(event, answer, None, entry)
         return answer
 
     def _try(self, event: Event, answer: asyncio.Future[Response], backoff: Backoff | None, entry: Entry | None) -> None:
@@ -98,6 +90,8 @@ class Delivery:
             future = target.hold(event, entry.kept)
         else:
             future = target.submit(event)
+        if entry is not None:
+            entry.given = future
         future.add_done_callback(partial(self._answered, event, answer, backoff, entry, target))
 
     def _answered(
@@ -130,8 +124,17 @@ class Delivery:
             response, waits = self._not_sent(event, error), None
         if waits is None:
             _settle(answer, response)
+        elif isinstance(waits, asyncio.Future):
+            waits.add_done_callback(partial(self._sent, event, answer, response))
         else:
             self._in_task(self._when_sent(event, answer, response, waits))
+
+    def _sent(self, event: Event, answer: asyncio.Future[Response], response: Response, wait: asyncio.Future[None]) -> None:
+        """The one output has said how it went. A task for what goes well would cost as much as all the rest of it."""
+        if wait.cancelled() or wait.exception() is not None:
+            self._in_task(self._when_sent(event, answer, response, wait))
+        else:
+            _settle(answer, response)
 
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -148,9 +151,9 @@ class Delivery:
         response: Response,
     ) -> bool:
         """Try a failed event once more, later, if the policy says so."""
-        backoff = backoff or Backoff(retry.delay_s, retry.max_delay_s)
+        backoff = backoff or _backoff(retry, entry)
         on_disk = entry is not None and entry.place != 0
-        if response.code in (UNBEGUN | FINAL if on_disk else FINAL) or response.code not in retry.on:
+        if response.code in (STAYS if on_disk else FINAL) or response.code not in retry.on:
             return False
         if (self._hurried and not on_disk) or backoff.failures + 1 >= retry.attempts:
             return False
@@ -162,6 +165,9 @@ class Delivery:
             if self._ending is not None and on_disk:
                 self._ending.tried(entry)
         try_now = partial(self._try, event, answer, backoff, entry)
+        if self._hurried:
+            try_now()  # it stays on disk: nobody waits for its delay
+            return True
 
         def due() -> None:
             del self._waiting[timer]
@@ -178,24 +184,39 @@ class Delivery:
         assert self._ending is not None
         faults.at("delivery.answered")
         try:
-            if response.code in (UNBEGUN | FINAL if entry.place else FINAL):
+            if response.chunks is not None:
+                response = await in_one_piece(response)
+                if response.code and self._again(event, answer, None, entry, target.retry, response):
+                    return
+            if response.code in (STAYS if entry.place else FINAL):
                 _settle(answer, response)  # it stays on disk, or with its source
                 return
-            response = await whole(response)
-            routes = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
-            try:
-                parcels, waits = _divided(event, response, routes, entry, target.routes)
-                await _all(waits)  # a pin, a log, another function: what no transaction holds goes first, at least once
-            except Exception as error:
-                parcels, response = [], self._not_sent(event, error)
+            response, parcels = await self._sent_before(event, entry, target, response)
             if response.code:
                 self._tell(event, f"failed for good ({response.code}): {response.body.decode('utf-8', 'replace')}")
             await self._ending.end(event, entry, response, parcels, target.retry.dead_letter)
             faults.at("delivery.settled")
             _settle(answer, response)
-        except EdgehostError as error:  # the journal takes nothing any more: the event is as it was, here or at its source
+        except Exception as error:  # the journal takes nothing any more: the event is as it was, here or at its source
+            if not isinstance(error, EdgehostError):
+                self._log.exception("event %s: its end failed", event.id)
             self._tell(event, f"is not settled: {error}")
             _settle(answer, failure("stopped", str(error)))
+
+    async def _sent_before(
+        self, event: Event, entry: Entry, target: Target, response: Response
+    ) -> tuple[Response, list[tuple[Lane, Parcel]]]:
+        """Send what no transaction holds (a pin, a log, another function): at least once. Gives what one holds."""
+        wanted = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
+        try:
+            said = published(entry, (*target.routes, *self.target.routes))
+            await opened([route for route in (*wanted, *(route for route, _ in said)) if route.lane is not None])
+            parcels, waits = divided(event, entry, response, wanted, said)
+            if waits:
+                await all_sent(waits)
+            return response, parcels
+        except Exception as error:  # an output is a plugin
+            return self._not_sent(event, error), []
 
     async def _bury(
         self, event: Event, answer: asyncio.Future[Response], response: Response, backoff: Backoff | None, target: Target
@@ -212,7 +233,9 @@ class Delivery:
     def _send(self, event: Event, response: Response, routes: list[Route]) -> Awaitable[None] | None:
         """Give the answer to its outputs; None when it is safe with all of them already."""
         waits = [wait for route in routes if (wait := route.send(event, response)) is not None]
-        return _all(waits) if waits else None
+        if len(waits) == 1:
+            return waits[0]
+        return all_sent(waits) if waits else None
 
     async def _send_stream(self, event: Event, response: Response, routes: list[Route]) -> None:
         waits = self._send(event, await whole(response), routes)
@@ -241,31 +264,11 @@ class Delivery:
         self._log.error("event %s: %s", event.id, what, extra={"event_id": event.id})
 
 
-def _divided(
-    event: Event, response: Response, routes: Sequence[Route], entry: Entry, every: Sequence[Route]
-) -> tuple[list[tuple[Lane, Parcel]], list[Awaitable[None]]]:
-    """What is stored with the event's end, in the order in which it was published, and what has been sent at once."""
-    parcels: list[tuple[Lane, Parcel]] = []
-    waits: list[Awaitable[None]] = []
-    for number, publication in enumerate(entry.kept):
-        route = next(route for route in every if route.spec.name == publication.output)
-        said = publication.event
-        answer = Response(200, said.content_type, said.headers, said.body)
-        if route.lane is not None:
-            parcels.append((route.lane, route.parcel(said, answer, event.id, number)))
-    for route in routes:
-        if route.lane is not None and route.lane.opened:
-            parcels.append((route.lane, route.parcel(event, response, event.id)))
-        elif (wait := route.send(event, response)) is not None:
-            waits.append(wait)
-    return parcels, waits
-
-
-async def _all(waits: Sequence[Awaitable[None]]) -> None:
-    """Wait for every one, then raise the first error: an output that fails does not keep the others from finishing."""
-    for result in await asyncio.gather(*waits, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
+def _backoff(retry: Retry, entry: Entry | None) -> Backoff:
+    """For the next try: of an event on disk an earlier run may have made some."""
+    backoff = Backoff(retry.delay_s, retry.max_delay_s)
+    backoff.failures = entry.attempts if entry is not None else 0
+    return backoff
 
 
 def _settle(answer: asyncio.Future[Response], response: Response) -> None:

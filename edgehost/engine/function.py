@@ -136,15 +136,17 @@ class Function:
             call.fail("queue_full", f"the queue of {self.name!r} is full ({self._size} events)")
 
     def withdraw(self, future: asyncio.Future[Response]) -> bool:
-        """Take back an event that still waits in the queue: it fails with `no_worker`. False if a worker has it, or it is
-        answered.
+        """Take back an event that still waits in the queue: it fails with `no_worker`, unless its caller has gone: then it only
+        makes room. False if a worker has it, or it is answered.
         """
-        for call in self._queue:
-            if call.future is future and not future.done():
-                self._queue.remove(call)
-                self._fail(call, "no_worker", f"no worker of {self.name!r} was free within {monotonic() - call.submitted:.1f} s")
-                return True
-        return False
+        call = next((waiting for waiting in self._queue if waiting.future is future), None)
+        if call is None:
+            return False
+        self._queue.remove(call)
+        if future.done():
+            return False
+        self._fail(call, "no_worker", f"no worker of {self.name!r} was free within {monotonic() - call.submitted:.1f} s")
+        return True
 
     @property
     def last_error(self) -> str:

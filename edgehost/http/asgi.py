@@ -36,22 +36,26 @@ class ClientGoneError(Exception):
     """The client closed its connection; nobody reads an answer."""
 
 
-async def read_body(headers: dict[str, str], receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body. Refused 413 as soon as it is known to be too large, 408 when it comes too slowly; ClientGoneError."""
+async def read_body(headers: dict[str, str], receive: Receive, limit_bytes: int, came: Callable[[int], None]) -> bytes:
+    """The whole body. Refused 413 as soon as it is known to be too large, 408 when it comes too slowly; ClientGoneError.
+    `came` is told of each piece before it is kept, and may refuse it.
+    """
     if (declared := headers.get("Content-Length")) is not None and declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError
     body: bytes = message["body"]
+    if body:
+        came(len(body))
     if message["more_body"]:
-        body = await _read_rest(body, receive, limit_bytes)
+        body = await _read_rest(body, receive, limit_bytes, came)
     if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
     return body
 
 
-async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
+async def _read_rest(first: bytes, receive: Receive, limit_bytes: int, came: Callable[[int], None]) -> bytes:
     parts, size, began, more = [first], len(first), time.monotonic(), True
     while more:
         if size > limit_bytes:
@@ -63,6 +67,7 @@ async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
             raise RefusedError(408, f"the body came too slowly: {size} bytes in {time.monotonic() - began:.0f} s") from None
         if message["type"] == "http.disconnect":
             raise ClientGoneError
+        came(len(message["body"]))
         parts.append(message["body"])
         size += len(message["body"])
         more = message["more_body"]

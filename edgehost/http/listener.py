@@ -14,6 +14,7 @@ from edgehost.config import Http
 from edgehost.errors import TriggerError
 from edgehost.http.address import bind, spell
 from edgehost.http.asgi import Handler, Receive, Scope, Send, reply
+from edgehost.http.bodies import Bodies
 from edgehost.http.routes import Route, RouteTable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Listener:
 
     def __init__(self, config: Http) -> None:
         self.address = ""
+        self.bodies = Bodies()
         self._config = config
         self._routes: RouteTable[Handler] = RouteTable()
         self._server: EmbeddedServer | None = None

@@ -67,6 +67,7 @@ class Connection:
         self._partial = bytearray()
         self._needed_bytes = 0
         self._backlog = False
+        self._reading = True
         self._heard = False
         self._given_up = False
         self._told = False
@@ -109,6 +110,17 @@ class Connection:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def read(self, on: bool) -> None:
+        """Whether to take what the broker sends. Whole packets that are here already are handed over all the same."""
+        if on == self._reading or self._raw is None or self._loop is None:
+            return
+        self._reading = on
+        if on:
+            self._loop.add_reader(self._raw.fileno(), self._readable)
+            self._loop.call_soon(self._readable)  # what lies inside the TLS layer wakes no selector
+        else:
+            self._loop.remove_reader(self._raw.fileno())
+
     def subscribe(self, filter_text: str, qos: int, subscription_id: int) -> int:
         """Ask for a subscription; the packet id whose `confirmed` tells how it went. `subscription_id` 0 means none."""
         if self._broker.version != "5":
@@ -122,7 +134,9 @@ class Connection:
 
     def tick(self) -> None:
         """Once a second: keep-alive, both ways."""
-        if self._heard:
+        if not self._reading:
+            self._client.deaf()
+        elif self._heard:
             self._heard = False
             self._client.heard()
         self._client.loop_misc()
@@ -185,7 +199,7 @@ class Connection:
         if self._backlog:
             return  # handle what is here before taking more
         try:
-            while self._raw is not None and not self._backlog:
+            while self._raw is not None and self._reading and not self._backlog:
                 data = self._raw.recv(_READ_BYTES)
                 if not data:
                     self._lose(closed(self._broker, self._greeted))

@@ -12,6 +12,17 @@ Outgoing (`Sender`), one row per message in flight:
     published    the session was lost     waiting         (a new PUBLISH, in front of all others)
     released     the session was lost     done            (the broker had taken it)
 
+With a slip (edgehost/parcel.py) the packet id is the slip's number, and a QoS 2 exchange outlives the process:
+
+    -            publish, released        released        PUBREL (done, if the broker has forgotten the session)
+    -            publish, begun           published       PUBLISH, DUP set, in its turn
+    published    PUBREC                   taken           nothing, until that is written down
+    taken        it is written down       released        PUBREL
+    taken        PUBREC                   taken
+    taken        connection came back     taken
+    taken        the session was lost     done
+    waiting      recalled                 -               (its caller has it again; published too, if so asked)
+
 Incoming (`Receiver`), one row per packet id of QoS 1 or 2. The acknowledgement leaves after the answer, for QoS 2 too: it is the
 PUBREC, which is where the broker lets go of the message.
 
@@ -32,8 +43,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from edgehost.errors import AwayError
 from edgehost.mqtt.packets import (
     FAILURE,
     PUBACK,
@@ -44,22 +56,29 @@ from edgehost.mqtt.packets import (
     encode_acknowledgement,
     encode_publish,
 )
+from edgehost.parcel import NUMBERS, Slip
 
 
 class PacketIds:
-    """The one set of packet identifiers of a session: PUBLISH, SUBSCRIBE and UNSUBSCRIBE share it (MQTT 5, 2.2.1)."""
+    """The one set of packet identifiers of a session: PUBLISH, SUBSCRIBE and UNSUBSCRIBE share it (MQTT 5, 2.2.1).
 
-    def __init__(self) -> None:
-        self._last = 0
+    Those above are the numbers of slips: an exchange that an earlier run has left open keeps its own without being known here.
+    """
+
+    MOST = NUMBERS.start - 1
+
+    def __init__(self, after: int = 0) -> None:
+        """The first is the one after `after`: another one for each run, or it would be that of an open exchange of the last."""
+        self._last = after
         self._used: set[int] = set()
 
     def take(self) -> int:
-        """An identifier that nobody uses. RuntimeError when all 65535 are taken."""
-        if len(self._used) == 65535:
-            raise RuntimeError("all 65535 packet identifiers are in use")
+        """An identifier that nobody uses. RuntimeError when all of them are taken."""
+        if len(self._used) == self.MOST:
+            raise RuntimeError(f"all {self.MOST} packet identifiers are in use")
         packet_id = self._last
         while True:
-            packet_id = packet_id % 65535 + 1
+            packet_id = packet_id % self.MOST + 1
             if packet_id not in self._used:
                 self._last = packet_id
                 self._used.add(packet_id)
@@ -73,10 +92,20 @@ class PacketIds:
 class Outgoing:
     """One message on its way out. `future` gets None when it is sent (QoS 0) or acknowledged (QoS 1 and 2)."""
 
-    __slots__ = ("future", "packet_id", "payload", "properties", "qos", "released", "retain", "topic_field")
+    __slots__ = (
+        *("duplicate", "future", "packet_id", "payload", "properties", "qos"),
+        *("released", "retain", "slip", "taken", "topic_field"),
+    )
 
     def __init__(
-        self, topic_field: bytes, payload: bytes, properties: bytes, qos: int, retain: bool, future: asyncio.Future[None]
+        self,
+        topic_field: bytes,
+        payload: bytes,
+        properties: bytes,
+        qos: int,
+        retain: bool,
+        future: asyncio.Future[None],
+        slip: Slip | None = None,
     ) -> None:
         self.topic_field = topic_field
         self.payload = payload
@@ -84,13 +113,18 @@ class Outgoing:
         self.qos = qos
         self.retain = retain
         self.future = future
-        self.packet_id = 0
-        self.released = False
+        self.slip = slip
+        self.packet_id = slip.number if slip is not None else 0
+        self.duplicate = slip is not None and slip.begun
+        """Its first PUBLISH is a repetition: an earlier run, or connection, may have sent one."""
+        self.taken = self.released = slip is not None and slip.released
 
     def packet(self, duplicate: bool = False) -> bytes:
-        """The PUBLISH of this message."""
+        """What opens its exchange, or goes on with it."""
+        if self.released:
+            return encode_acknowledgement(PUBREL, self.packet_id)
         return encode_publish(
-            self.topic_field, self.payload, self.properties, self.qos, self.retain, self.packet_id, duplicate
+            self.topic_field, self.payload, self.properties, self.qos, self.retain, self.packet_id, duplicate or self.duplicate
         )
 
     def settle(self, error: Exception | None = None) -> None:
@@ -110,6 +144,8 @@ class Sender:
         self._most = most
         self.window = 1
         """How many QoS 1 and 2 messages the broker takes at once: its Receive Maximum."""
+        self.owed = 0
+        """Exchanges that an earlier run has left open and that are still to be gone on with: the broker counts them too."""
         self.waiting: deque[Outgoing] = deque()
         self.in_flight: dict[int, Outgoing] = {}
 
@@ -121,18 +157,41 @@ class Sender:
     def begin(self, message: Outgoing) -> bytes:
         """The first packet of a message that need not wait. The caller has checked `window`."""
         if message.qos:
-            message.packet_id = self._ids.take()
+            message.packet_id = message.slip.number if message.slip is not None else self._ids.take()
             self.in_flight[message.packet_id] = message
+            if message.slip is not None and message.slip.begun:
+                self.owed = max(0, self.owed - 1)
         packet = message.packet()
         if not message.qos:
             message.settle()
         return packet
 
     def next(self) -> bytes | None:
-        """The packet of the first waiting message, or None if none waits or the window is full; strictly in order."""
-        if not self.waiting or (self.waiting[0].qos and len(self.in_flight) >= self.window):
+        """The packet of the first waiting message, or None if none waits or the window is full; strictly in order, but that
+        nothing new takes the place of an exchange that an earlier run has left open."""
+        if not self.waiting:
+            return None
+        if self.owed and (begun := next((each for each in self.waiting if each.slip is not None and each.slip.begun), None)):
+            self.waiting.remove(begun)
+            return self.begin(begun)
+        if self.waiting[0].qos and len(self.in_flight) + self.owed >= self.window:
             return None
         return self.begin(self.waiting.popleft())
+
+    def taken(self, packet_id: int) -> Outgoing | None:
+        """The broker said PUBREC: the message of which that has to be written down first. None: `acknowledged` goes on."""
+        message = self.in_flight.get(packet_id)
+        if message is None or message.slip is None or message.taken:
+            return None
+        message.taken = True
+        return message
+
+    def release(self, message: Outgoing) -> bytes:
+        """It is written down that the broker has it: the PUBREL; b"" if its exchange is over meanwhile."""
+        if self.in_flight.get(message.packet_id) is not message:
+            return b""
+        message.released = True
+        return message.packet()
 
     def acknowledged(self, kind: int, packet_id: int, reason: int) -> tuple[bytes, Outgoing | None]:
         """The broker said PUBACK, PUBREC or PUBCOMP: what to send back (or b""), and the message if that ends it."""
@@ -141,8 +200,8 @@ class Sender:
             # A PUBREC for nothing we know is still owed its PUBREL, or the broker keeps asking.
             return (encode_acknowledgement(PUBREL, packet_id) if kind == PUBREC else b""), None
         if kind == PUBREC and reason < FAILURE:
-            message.released = True
-            return encode_acknowledgement(PUBREL, packet_id), None
+            message.released = message.released or message.slip is None
+            return (message.packet() if message.released else b""), None
         if kind != (PUBCOMP if message.released else PUBACK) and not (kind == PUBREC and reason >= FAILURE):
             return b"", None
         del self.in_flight[packet_id]
@@ -150,26 +209,44 @@ class Sender:
         return b"", message
 
     def resume(self) -> Iterator[bytes]:
-        """A connection to the same session: every unfinished exchange again, in its order (MQTT 5, 4.4 and 4.6)."""
-        for packet_id, message in self.in_flight.items():
-            yield encode_acknowledgement(PUBREL, packet_id) if message.released else message.packet(duplicate=True)
+        """A connection to the same session: every unfinished exchange again, in its order (MQTT 5, 4.4 and 4.6).
+
+        What the broker has already comes first: only then it has room for the rest.
+        """
+        messages = self.in_flight.values()
+        for message in (*(each for each in messages if each.released), *(each for each in messages if not each.released)):
+            if message.released or not message.taken:
+                yield message.packet(duplicate=True)
 
     def restart(self) -> None:
         """The broker has forgotten the session: what it had not taken begins anew, in front of what waits."""
-        for packet_id, message in self.in_flight.items():
+        self.owed = 0
+        for packet_id in self.in_flight:
             self._ids.free(packet_id)
-            if message.released:
+        anew: deque[Outgoing] = deque()
+        for message in (*self.in_flight.values(), *self.waiting):
+            if message.released or message.taken:
                 message.settle()
-        self.waiting.extendleft(reversed([message for message in self.in_flight.values() if not message.released]))
+            else:
+                message.duplicate = False
+                anew.append(message)
+        self.waiting = anew
         self.in_flight.clear()
 
-    def part(self, wait: asyncio.Future[None], fresh: asyncio.Future[None]) -> bool:
-        """Have `fresh` tell how the message goes whose future was `wait`; False if there is no such message any more."""
-        for message in (*self.in_flight.values(), *self.waiting):
-            if message.future is wait:
-                message.future = fresh
-                return True
-        return False
+    def recall(self, waits: Collection[asyncio.Future[None]], begun: bool, error: AwayError) -> None:
+        """Give those messages back to their callers that have one of these futures and were not sent; if `begun`, those too that
+        were sent and not taken."""
+        kept = [message for message in self.waiting if message.future not in waits]
+        back = [message for message in self.waiting if message.future in waits] if len(kept) < len(self.waiting) else []
+        self.waiting = deque(kept)
+        if begun:
+            sent = [each for each in self.in_flight.values() if not each.taken and not each.released and each.future in waits]
+            for message in sent:
+                del self.in_flight[message.packet_id]
+                self._ids.free(message.packet_id)
+            back = sent + back
+        for message in back:
+            message.settle(error)
 
     def fail(self, error: Exception) -> None:
         """End everything that waits or is in flight with `error`."""

@@ -86,6 +86,11 @@ class Inbox:
         self._connection: Connection | None = None
         self._grant = Opened()
 
+    @property
+    def asking(self) -> bool:
+        """Whether the broker owes an answer to a SUBSCRIBE or UNSUBSCRIBE."""
+        return bool(self._answers)
+
     async def subscribe(self, filter_text: str, qos: int, handler: Handler, on_refused: Callable[[str], None]) -> Subscription:
         """See Session.subscribe."""
         if problem := filter_problem(filter_text):
@@ -94,13 +99,13 @@ class Inbox:
         wanted = self._filters.setdefault(filter_text, _Filter())
         wanted.users.append(subscription)
         self._routes.add(filter_text, subscription)
+        self._deliver_parked()  # before what comes while the broker is asked
         if wanted.granted_qos < qos:
             asked = wanted.qos
             reasons = await self._answer(self._ask_for(filter_text, wanted))
             if refusal := self._granted(wanted, filter_text, asked, reasons):
                 await self.unsubscribe(subscription)
                 raise TriggerError(refusal)
-        self._deliver_parked()
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:

@@ -1,7 +1,7 @@
 """paho-mqtt with our own socket and our own packet identifiers: the only file that knows its insides.
 
-Three private names of paho-mqtt are used, each marked PRIVATE below and held by tests/mqtt/test_paho.py:
-`_create_socket` (to put the Wire between), `_mid_generate` (one set of packet ids), `_last_bytes_received` (its keep-alive).
+Four private names of paho-mqtt are used, each marked PRIVATE below and held by tests/mqtt/test_paho.py: `_create_socket` (to put
+the Wire between), `_mid_generate` (one set of packet ids), `_last_bytes_received` and `_ping_t` (its keep-alive).
 """
 
 from __future__ import annotations
@@ -104,6 +104,11 @@ class PahoClient(paho.Client):
     def heard(self) -> None:
         """Bytes came in past paho: its keep-alive has to know, or it takes a busy broker for a dead one."""
         self._last_bytes_received = time.monotonic()  # PRIVATE
+
+    def deaf(self) -> None:
+        """Nothing is read for now, so that no sign of life means nothing: pings are sent, and their answers not waited for."""
+        self.heard()
+        self._ping_t = 0.0  # PRIVATE
 
     def open(self, broker: Broker, address: Address) -> None:
         """Resolve, connect, shake hands and write CONNECT. Blocks. OSError or TriggerError when it comes to nothing."""

@@ -23,6 +23,7 @@ _ADVICE = {
     0x8D: "it heard nothing from us for too long; see keepalive_s in [brokers.NAME]",
     0x8E: "another client came with the same client id; give each agent its own client_id in [brokers.NAME]",
     0x90: "the topic is not one it takes",
+    0x91: "it has not ended an earlier exchange of the same packet identifier; it is sent again",
     0x93: "we sent more than it can take at once",
     0x95: "a message is larger than it takes; send smaller ones or raise the broker's limit",
     0x97: "a quota is used up; send less or raise the broker's limit",
@@ -38,7 +39,7 @@ _ADVICE = {
 }
 
 
-FOR_NOW = frozenset({0x88, 0x89, 0x8B, 0x93, 0x97, 0x9F})
+FOR_NOW = frozenset({0x88, 0x89, 0x8B, 0x91, 0x93, 0x97, 0x9F})
 """Refusals of a message that the broker may take later."""
 
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from paho.mqtt.reasoncodes import ReasonCode
@@ -31,6 +33,7 @@ from edgehost.mqtt.packets import (
     FAILURE,
     NO_PROPERTIES,
     PUBLISH,
+    PUBREC,
     PUBREL,
     MalformedPacketError,
     Message,
@@ -43,6 +46,7 @@ from edgehost.mqtt.packets import (
 from edgehost.mqtt.paho_client import Opened, Will
 from edgehost.mqtt.reasons import FOR_NOW, explain, trouble
 from edgehost.mqtt.topics import topic_problem
+from edgehost.parcel import Slip
 
 State = Literal["connecting", "connected", "down"]
 
@@ -50,14 +54,21 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 60.0
 # A shorter connection does not count as success: two agents with one client id would throw each other out at full speed.
 _STEADY_S = 10.0
 _CACHED_TOPICS = 4096
+_OWED_S = 10.0
 
 
 class Session:
     """A session with one broker, named as in edgehost.toml. Made in the loop it lives in; all methods belong there."""
 
     def __init__(
-        self, name: str, broker: Broker, log: logging.Logger | logging.LoggerAdapter[Any], will: Will | None = None
+        self,
+        name: str,
+        broker: Broker,
+        log: logging.Logger | logging.LoggerAdapter[Any],
+        will: Will | None = None,
+        owed: int = 0,
     ) -> None:
+        """`owed`: how many exchanges an earlier run may have left open. The broker counts them, so they come first."""
         parse_url(broker.url)  # a wrong URL is told where the session is made, not a second later
         self.name = name
         self.broker = broker
@@ -72,14 +83,19 @@ class Session:
         self._will = will
         self._version_5 = broker.version == "5"
         self._client_id = client_id(name, broker)
-        self._ids = PacketIds()
+        self._ids = PacketIds(random.randrange(PacketIds.MOST))
         self._sender = Sender(self._ids, broker.max_queued)
+        self._sender.owed = owed
         self._inbox = Inbox(broker, log)
         self._connection: Connection | None = None
         self._grant = Opened()
         self._topic_fields: dict[str, bytes] = {}
+        self._forgotten = False
+        """The broker has once said that it knows nothing of an earlier run."""
         self._warned = ""
         self._closed = False
+        self._crowded: set[object] = set()
+        """Who has no room for messages."""
         self._connected_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._sent: asyncio.Future[None] = self._loop.create_future()
@@ -133,6 +149,29 @@ class Session:
         """Leave a message of QoS 1 or 2 with the broker: it comes again on the next connection, to this run or the next."""
         self._inbox.give_back(message)
 
+    def pause(self, who: object) -> None:
+        """Take no more messages from the broker until `who`, who gets them and has no room, calls `resume`.
+
+        While a word of the broker is awaited (of a message of our own, a subscription), it is read for: nobody who waits for that
+        would ever have room again. What comes before that word is handed over. Signs of life are not waited for: they come
+        behind all that the broker has already sent, and mosquitto 2.0.11 sends far more than the Receive Maximum allows.
+        """
+        self._crowded.add(who)
+        self._read_or_not()
+
+    def resume(self, who: object) -> None:
+        """There is room again."""
+        if who in self._crowded:
+            self._crowded.remove(who)
+            self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        awaits = self.state != "connected" or self._sender.in_flight or self._inbox.asking
+        connection.read(bool(awaits) or not self._crowded)
+
     @property
     def unrouted(self) -> int:
         """How many messages came that no function subscribes to."""
@@ -149,11 +188,13 @@ class Session:
         correlation_data: bytes | None = None,
         response_topic: str = "",
         expiry_s: int | None = None,
+        slip: Slip | None = None,
     ) -> asyncio.Future[None]:
         """Publish; the future ends when the message is with the connection (QoS 0) or acknowledged by the broker (QoS 1, 2).
 
         While the broker is away or slow up to `max_queued` messages wait. The future fails with TriggerError when no more fit,
-        when the broker does not take such a message, or when the session closes first. 3.1.1 has no room for the last five.
+        when the broker does not take such a message, or when the session closes first. 3.1.1 has no room for content
+        type, headers, correlation, response topic and expiry. With a slip (QoS 2 alone) the exchange is that of its number.
         """
         try:
             topic_field = self._topic_fields.get(topic) or self._topic_field(topic)
@@ -165,6 +206,8 @@ class Session:
         except ValueError as error:
             return self._failed(f"cannot publish to {topic!r}: {error}")
         grant, connection = self._grant, self._connection
+        if slip is not None and slip.released:
+            return self._finish(topic, topic_field, slip)
         size_bytes = len(topic_field) + len(properties) + len(payload) + 7
         if size_bytes > grant.largest_packet_bytes or qos > grant.maximum_qos:
             return self._failed(
@@ -174,13 +217,11 @@ class Session:
         if not qos and connection is not None and connection.room and not self._sender.waiting and self.state == "connected":
             connection.write(encode_publish(topic_field, payload, properties, 0, retain))
             return self._sent
-        return self._queue(topic, Outgoing(topic_field, payload, properties, qos, retain, self._loop.create_future()))
+        return self._queue(topic, Outgoing(topic_field, payload, properties, qos, retain, self._loop.create_future(), slip))
 
-    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
-        """Let go of a future that `publish` gave, so that its owner may end it: the one returned tells from now on how it goes.
-        None if the exchange is over."""
-        fresh: asyncio.Future[None] = self._loop.create_future()
-        return fresh if not wait.done() and self._sender.part(wait, fresh) else None
+    def recall(self, waits: Collection[asyncio.Future[None]], begun: bool) -> None:
+        """Have those of these futures fail with AwayError whose message has not been sent; if `begun`, or not been taken."""
+        self._sender.recall(waits, begun, AwayError(f"the broker at {self.broker.url} is away"))
 
     # What a Connection tells (connection.Listener).
 
@@ -191,15 +232,20 @@ class Session:
         self._grant = grant
         self._sender.window = grant.receive_maximum
         if grant.session_present:
+            self._sender.owed = min(self._sender.owed, grant.receive_maximum)
+            if self._sender.owed:
+                self._loop.call_later(_OWED_S, self._forgive)
             for packet in self._sender.resume():
                 connection.write(packet)
         else:
+            self._forgotten = True
             self._sender.restart()
         self._connected_at = self._loop.time()
         self._inbox.opened(connection, grant)
         self._set_state("connected", "")
         # After the subscriptions have been asked for: what waits may be for ourselves.
         self._loop.call_soon(self.drained)
+        self._read_or_not()
 
     def packet(self, first: int, buffer: bytes, start: int, end: int) -> None:
         """A packet of the PUBLISH family."""
@@ -216,6 +262,10 @@ class Session:
         if first & 0xF0 == PUBREL:
             connection.write(self._inbox.released(packet_id))
             return
+        if first & 0xF0 == PUBREC and reason < FAILURE and (taken := self._sender.taken(packet_id)) is not None:
+            assert taken.slip is not None
+            taken.slip.release(partial(self._release, taken))
+            return
         answer, message = self._sender.acknowledged(first & 0xF0, packet_id, reason)
         if answer:
             connection.write(answer)
@@ -225,6 +275,8 @@ class Session:
             message.settle(kind(refused) if refused else None)
             if self._sender.waiting:
                 self.drained()
+        if self._crowded:
+            self._read_or_not()
 
     def confirmed(self, packet_id: int, reasons: list[ReasonCode]) -> None:
         """A SUBACK or UNSUBACK."""
@@ -251,6 +303,11 @@ class Session:
             self._ended.set_result(None)
 
     # Inside.
+
+    def _forgive(self) -> None:
+        """What has not come by now was another broker's, or has no output any more."""
+        self._sender.owed = 0
+        self.drained()
 
     async def _stay_connected(self) -> None:
         """The one loop that connects, and connects again."""
@@ -286,6 +343,7 @@ class Session:
                 self.lost(f"the broker at {self.broker.url} took the connection but does not answer; is it an MQTT broker?")
             elif not ended.done():
                 connection.tick()
+                self._read_or_not()
         return self._loop.time() - attached
 
     def _set_state(self, state: State, reason: str) -> None:
@@ -331,7 +389,21 @@ class Session:
         else:
             self._sender.waiting.append(message)
             self.drained()
+            if self._crowded:
+                self._read_or_not()
         return message.future
+
+    def _finish(self, topic: str, topic_field: bytes, slip: Slip) -> asyncio.Future[None]:
+        """An earlier run got so far that the broker has it: the rest of the exchange, if the broker knows of it still."""
+        if self._forgotten:
+            return self._sent
+        return self._queue(topic, Outgoing(topic_field, b"", b"", 2, False, self._loop.create_future(), slip))
+
+    def _release(self, message: Outgoing) -> None:
+        """It is written down that the broker has it."""
+        packet = self._sender.release(message)
+        if packet and self._connection is not None and self.state == "connected":
+            self._connection.write(packet)
 
     def _failed(self, text: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()

@@ -3,7 +3,8 @@ look-up, and http.client blocks.
 
     loop: send() ── job ──► queue ──► thread `http-output FUNCTION/NAME`: request, response ── future ──► send() returns
 Requests leave in the order they came. A connection is kept; if the server closed it meanwhile, the request is sent once more on a
-new one. Anything else is the caller's to try again. Redirects are not followed: a function's data goes where its manifest says.
+new one. Anything else is the caller's to try again, and with it all that was sent before the caller knew: nothing overtakes.
+Redirects are not followed: a function's data goes where its manifest says.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Annotated, ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -28,7 +30,7 @@ from msgspec import Meta, Struct
 from edgehost.errors import AwayError, TriggerError
 from edgehost.event import Event, Response
 from edgehost.manifest.model import Positive, Seconds
-from edgehost.parcel import Parcel
+from edgehost.parcel import Parcel, Slip
 from edgehost.plugin import OutputHost
 from edgehost.trust import distrust
 
@@ -76,6 +78,8 @@ class _Job:
     body: bytes
     headers: dict[str, str]
     done: asyncio.Future[None]
+    round: int
+    """How often the loop had heard that the server takes nothing when it was sent."""
 
 
 class HttpOutput:
@@ -83,14 +87,17 @@ class HttpOutput:
 
     Settings: ClassVar[type[Struct]] = HttpOutputSettings
     window: ClassVar[int] = 1
+    numbered: ClassVar[bool] = False
 
     def __init__(self, settings: HttpOutputSettings, host: OutputHost) -> None:
         self._settings = settings
+        self.receiver = f"http {settings.url}"
         self._where = f"[outputs.{host.name}]"
         self._name = f"http-output {host.function_name}/{host.name}"
         self._jobs: queue.Queue[_Job | None] = queue.Queue(settings.max_queued)
         self._headers: dict[str, str] = {}
         self._leave_at = math.inf
+        self._round = 0
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -111,32 +118,42 @@ class HttpOutput:
     def on_reachable(self, tell: Callable[[], None]) -> None:
         """It never changes."""
 
-    async def send(self, event: Event, response: Response) -> None:
-        """Returns when the server has answered 2xx; TriggerError otherwise, AwayError if it may take the same answer later."""
-        await self._post(bytes(response.body), response.content_type, event.id, {})
+    def send(self, event: Event, response: Response) -> asyncio.Future[None]:
+        """Done when the server has answered 2xx; TriggerError otherwise, AwayError if it may take the same answer later."""
+        return self._post(bytes(response.body), response.content_type, event.id, {})
 
     def pack(self, event: Event, response: Response) -> Parcel:
         """The request's body and the id in its header."""
         return Parcel(self._settings.url, bytes(response.body), response.content_type, {}, event.id, time.time())
 
-    async def post(self, parcel: Parcel, late: bool) -> None:
+    def post(self, parcel: Parcel, late: bool, slip: Slip | None = None) -> asyncio.Future[None]:
         """As `send`. A late request says so in its headers."""
+        if slip is not None and slip.released:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)  # it went out as something else, under an earlier manifest
+            return done
         published = datetime.fromtimestamp(parcel.published, timezone.utc).isoformat(timespec="milliseconds")
         marks = {LATE_HEADER.lower(): "true", PUBLISHED_HEADER.lower(): published} if late else {}
-        await self._post(parcel.body, parcel.content_type, parcel.id, marks)
+        return self._post(parcel.body, parcel.content_type, parcel.id, marks)
 
-    def part(self, wait: asyncio.Future[None]) -> None:
+    def recall(self, waits: Collection[asyncio.Future[None]], begun: bool) -> None:
         """A request ends by itself, soon."""
 
-    async def _post(self, body: bytes, content_type: str, event_id: str, marks: dict[str, str]) -> None:
+    def _post(self, body: bytes, content_type: str, event_id: str, marks: dict[str, str]) -> asyncio.Future[None]:
         kind = content_type if _one_line(content_type) else "application/octet-stream"
         headers = {"content-type": kind, ID_HEADER.lower(): quote(event_id, safe="/:+=@, "), **marks, **self._headers}
-        job = _Job(body, headers, asyncio.get_running_loop().create_future())
+        job = _Job(body, headers, asyncio.get_running_loop().create_future(), self._round)
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise AwayError(f"{self._where}: {self._settings.max_queued} answers wait for {self._settings.url}") from None
-        await job.done
+        # The first to know: whoever else waits for it hears of it in the same turn, and what is sent from then on is tried again.
+        job.done.add_done_callback(partial(self._heard, job.round))
+        return job.done
+
+    def _heard(self, round: int, done: asyncio.Future[None]) -> None:
+        if round == self._round and not done.cancelled() and isinstance(done.exception(), AwayError):
+            self._round += 1
 
     async def stop(self) -> None:
         """Send what waits for STOP_S, refuse the rest, end the thread."""
@@ -172,31 +189,22 @@ class HttpOutput:
         return http.client.HTTPSConnection(host, url.port, timeout=timeout_s, context=trust)
 
     def _work(self, loop: asyncio.AbstractEventLoop, connection: http.client.HTTPConnection, ended: asyncio.Future[None]) -> None:
-        """The thread: one job after another until None comes."""
+        """The thread: one job after another until None comes. After an answer that the server does not take now, none is tried
+        that was sent before the loop knew of it."""
+        passed_over, problem = -1, None
         while (job := self._jobs.get()) is not None:
             if job.done.cancelled():  # nobody waits: its deadline has passed in the queue
                 continue
-            stops = time.monotonic() > self._leave_at
-            problem = AwayError(f"{self._where}: not sent, the agent stops") if stops else self._deliver(connection, job)
-            self._tell(loop, job, problem)
-            if isinstance(problem, AwayError):
-                self._pass_over(loop, problem)
+            if job.round > passed_over:
+                stops = time.monotonic() > self._leave_at
+                problem = AwayError(f"{self._where}: not sent, the agent stops") if stops else self._deliver(connection, job)
+                if isinstance(problem, AwayError):
+                    passed_over = job.round
+            with suppress(RuntimeError):  # the loop is gone, and everybody who waited with it
+                loop.call_soon_threadsafe(_settle, job.done, problem)
         connection.close()
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(ended.set_result, None)
-
-    def _tell(self, loop: asyncio.AbstractEventLoop, job: _Job, problem: TriggerError | None) -> None:
-        with suppress(RuntimeError):  # the loop is gone, and everybody who waited with it
-            loop.call_soon_threadsafe(_settle, job.done, problem)
-
-    def _pass_over(self, loop: asyncio.AbstractEventLoop, problem: AwayError) -> None:
-        """What waits behind an answer that the server does not take now must not overtake it."""
-        for _ in range(self._jobs.qsize()):
-            job = self._jobs.get()
-            if job is None:
-                self._jobs.put(None)
-                return
-            self._tell(loop, job, problem)
 
     def _deliver(self, connection: http.client.HTTPConnection, job: _Job) -> TriggerError | None:
         """None when the server took it, else why not."""

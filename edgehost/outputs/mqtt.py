@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from string import Formatter
 from typing import Annotated, ClassVar, Literal
@@ -15,7 +15,7 @@ from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
 from edgehost.mqtt import Session, State
 from edgehost.mqtt.topics import topic_problem
-from edgehost.parcel import Parcel
+from edgehost.parcel import Parcel, Slip
 from edgehost.plugin import OutputHost
 
 _FIELDS = ("topic", "id", "function", "trigger", "output")
@@ -58,6 +58,8 @@ class MqttOutput:
         self._settings = settings
         self._host = host
         self._session: Session = host.broker(settings.broker)
+        self.numbered = settings.qos == 2
+        self.receiver = f"mqtt {self._session.name} {self._session.broker.url}"
         self._tell: Callable[[], None] | None = None
         self._fixed = settings.topic if "{" not in settings.topic and "}" not in settings.topic else ""
 
@@ -96,8 +98,11 @@ class MqttOutput:
         topic = self._fixed or self._topic(event)
         return Parcel(topic, bytes(response.body), response.content_type, _headers(response), published=time.time())
 
-    def post(self, parcel: Parcel, late: bool) -> asyncio.Future[None]:
-        """At QoS 1 at the least: only then it is known when the broker has it. MQTT 5 shows `id`, and `late` with `published`."""
+    def post(self, parcel: Parcel, late: bool, slip: Slip | None = None) -> asyncio.Future[None]:
+        """At QoS 1 at the least: only then it is known when the broker has it. MQTT 5 shows `id`, and `late` with `published`.
+
+        What has a number leaves at QoS 2, whatever the manifest says now: its exchange may have begun.
+        """
         settings = self._settings
         headers = {**({"id": parcel.id} if parcel.id else {}), **parcel.headers}
         if late:
@@ -106,16 +111,17 @@ class MqttOutput:
         return self._session.publish(
             parcel.to,
             parcel.body,
-            max(1, settings.qos),
+            max(1, settings.qos) if slip is None else 2,
             settings.retain,
             parcel.content_type,
             headers,
             expiry_s=settings.expiry_s,
+            slip=slip,
         )
 
-    def part(self, wait: asyncio.Future[None]) -> asyncio.Future[None] | None:
+    def recall(self, waits: Collection[asyncio.Future[None]], begun: bool) -> None:
         """See edgehost/plugin.py, Forwarding."""
-        return self._session.part(wait)
+        self._session.recall(waits, begun)
 
     async def stop(self) -> None:
         """What was published is the session's."""

@@ -24,12 +24,14 @@ class Health(Struct, frozen=True):
     """How long ago the deadline of an unanswered event passed; 0 if none has."""
 
 
-def in_one_line(functions: Sequence[Health]) -> str:
-    """`4 of 4 functions run`; `3 of 4 functions run; thermostat failed: ImportError: no module named 'rtd'`."""
+def in_one_line(functions: Sequence[Health], troubles: Sequence[str] = ()) -> str:
+    """`4 of 4 functions run`; `3 of 4 functions run; thermostat failed: ImportError: no module named 'rtd'`. `troubles` are those
+    of the agent as a whole (its disk), which come first.
+    """
     running = sum(each.state in ("ready", "degraded") for each in functions)
     head = f"{running} of {len(functions)} functions run" if functions else "no functions: name folders in [agent] functions"
     troubled = (each for each in functions if each.reason or each.state != "ready")
-    line = "; ".join([head, *(_trouble(each) for each in troubled)])
+    line = "; ".join([head, *troubles, *(_trouble(each) for each in troubled)])
     return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 3] + "..."
 
 

@@ -30,10 +30,17 @@ _GOES_ON_S = 30.0
 class Lifeline:
     """One per agent. Without a service manager every method does nothing."""
 
-    def __init__(self, supervision: Supervision, look_at: Callable[[], Sequence[Health]]) -> None:
+    def __init__(
+        self,
+        supervision: Supervision,
+        look_at: Callable[[], Sequence[Health]],
+        troubles: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`troubles` gives what is wrong with the agent itself, one line each."""
         self._notifier = Notifier(supervision.address)
         self._watchdog = supervision.watchdog_s > 0
         self._look_at = look_at
+        self._troubles = troubles
         self._every_s = min(_LOOK_S, supervision.watchdog_s / 3) if self._watchdog else _LOOK_S
         self._supervised = bool(supervision.address)
         self._phase: Literal["starting", "running", "reloading", "stopping"] = "starting"
@@ -84,7 +91,7 @@ class Lifeline:
             self._notifier.send(status(line))
 
     def _line(self) -> str:
-        line = in_one_line(self._look_at())
+        line = in_one_line(self._look_at(), self._troubles())
         return f"{line}; {self._note}" if self._note else line
 
     def _lives(self) -> bool:

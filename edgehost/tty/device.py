@@ -55,6 +55,10 @@ class Device:
         except BlockingIOError:
             return 0
 
+    def check(self) -> None:
+        """Raises OSError if the device is gone: for one that nobody reads now."""
+        fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
+
     @property
     def unsent(self) -> int:
         """Bytes that the kernel has taken and the line has not. A device that is gone has none."""

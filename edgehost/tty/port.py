@@ -2,6 +2,7 @@
 
     away    not there, taken, unfit: tried again after up to 2 s, and at once when the device appears; writes fail
     open    bytes go to every user; frames are written whole, in order
+    paused  open, and not read, while a user has no room: with flow control the line waits, and so do the other users
     closed  its last user has left
 
 How bytes are read: at once when the line was quiet; when they keep coming, every PACE_S, so that a fast line costs few turns of
@@ -35,6 +36,8 @@ _BUSY_READS = 3
 """So many reads, each within _BUSY_S of the one before, are a busy line."""
 _LINGER_S = 2.0
 _SENT_S = 0.01
+_CHECK_S = 1.0
+"""How often to look whether a port that is not read is still there."""
 _RETRY_S = 2.0
 
 T = TypeVar("T")
@@ -84,6 +87,9 @@ class Port:
         self._pacing: asyncio.TimerHandle | None = None
         self._last_read = 0.0
         self._busy_reads = 0
+        self._crowded: set[User] = set()
+        """Users that have no room."""
+        self._checking: asyncio.TimerHandle | None = None
         self._holder: str | None = None
         """Who had the port when it was first found taken."""
 
@@ -109,6 +115,7 @@ class Port:
         if user not in self._users:
             return
         self._users.remove(user)
+        self.resume(user)
         if self._users:
             line = agreed(self.identity.spec, _wishes(self._users), self._line)
             if line != self._line:  # a new version that wanted another one has failed
@@ -154,9 +161,48 @@ class Port:
         """Return when all that waited to be written is written, or has failed."""
         await self._outbox.empty()
 
-    def read(self) -> None:
-        """Take what has come by now."""
+    @property
+    def paused(self) -> bool:
+        """Whether it is not read now, for one of its users has no room."""
+        return bool(self._crowded)
+
+    def pause(self, user: User) -> None:
+        """Read nothing until this user has called `resume`."""
+        if not self._crowded and self._device is not None:
+            self._hear_nothing(self._device)
+        self._crowded.add(user)
+
+    def resume(self, user: User) -> None:
+        """This user has room again."""
+        if user in self._crowded:
+            self._crowded.remove(user)
+            if not self._crowded and self._device is not None:
+                self._hear(self._device)
+
+    def _hear(self, device: Device) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+        self._busy_reads = 0
+        self._loop.add_reader(device.descriptor, self._readable)
+
+    def _hear_nothing(self, device: Device) -> None:
+        self._loop.remove_reader(device.descriptor)
+        if self._pacing is not None:
+            self._pacing.cancel()
+            self._pacing = None
+        self._checking = self._loop.call_later(_CHECK_S, self._check)
+
+    def _check(self) -> None:
+        """Nobody reads it: it would be gone without a word."""
         device = self._device
+        assert device is not None
+        self._checking = self._loop.call_later(_CHECK_S, self._check)
+        self._try(device.check)
+
+    def read(self) -> None:
+        """Take what has come by now, unless it is paused."""
+        device = self._device if not self._crowded else None
         data = device and self._try(device.read)
         if data:
             self._hand_over(data)
@@ -165,8 +211,10 @@ class Port:
         device = self._opened()
         self._device, self.path, self._holder = device, device.path, None
         self._lost = self._loop.create_future()
-        self._busy_reads = 0
-        self._loop.add_reader(device.descriptor, self._readable)
+        if self._crowded:
+            self._hear_nothing(device)
+        else:
+            self._hear(device)
         settled()
         self._tell("running", "")
         try:
@@ -207,9 +255,10 @@ class Port:
     def _let_go(self, device: Device) -> None:
         self._loop.remove_reader(device.descriptor)
         self._loop.remove_writer(device.descriptor)
-        if self._pacing is not None:
-            self._pacing.cancel()
-            self._pacing = None
+        for timer in (self._pacing, self._checking):
+            if timer is not None:
+                timer.cancel()
+        self._pacing = self._checking = None
         self._device = None
         device.close()
         self._outbox.fail(f"{self.identity.written} went away before it was written")

@@ -91,6 +91,9 @@ class Host:
             raise ControlError(f"{name!r} is not a function here; there are: echo")
         return answers[name]
 
+    def troubles(self) -> list[str]:
+        return ["12 MiB of 7.2 GiB are free: durable events are refused"]
+
     def functions(self) -> list[FunctionStatus]:
         refused = TriggerStatus("in", "mqtt", "degraded", "the broker at mqtt://b refused us: bad password; see username")
         return [

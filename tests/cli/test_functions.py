@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from edgehost import __version__
-from edgehost.cli.function_table import COLOURS, _duration, view
+from edgehost.cli.function_table import COLOURS, view
+from edgehost.cli.terminal import duration
 from edgehost.control.protocol import FunctionState, FunctionStatus, Pong, TriggerState
 
 
@@ -20,7 +21,9 @@ def test_the_table_shows_counts_states_and_what_is_wrong(cli, agent):
     lines = [line.rstrip() for line in result.out.splitlines()]
     assert result.code == 0
     assert lines[0].startswith(f"edgehost {__version__}  pid {os.getpid()}  up ")
-    assert lines[2:] == [
+    assert lines[1:] == [
+        "edgehost  12 MiB of 7.2 GiB are free: durable events are refused",
+        "",
         "FUNCTION  STATE       WORKERS  QUEUE  BUSY  HANDLED  FAILED  DROPPED  P50 ms  P99 ms",
         "echo      ready           2/2      0     0    1,234       0        0    0.25      42",
         "broken    crash_loop      0/1      0     0        0       3        2       -       -",
@@ -37,7 +40,7 @@ def test_the_table_shows_counts_states_and_what_is_wrong(cli, agent):
 
 def test_json_has_every_field(cli, agent):
     answer = cli("functions", "--socket", agent, "--json").json
-    assert answer["agent"].keys() == {"version", "pid", "started"}
+    assert answer["agent"].keys() == {"version", "pid", "started", "troubles"}
     assert [function["name"] for function in answer["functions"]] == ["echo", "broken"]
     assert set(answer["functions"][1]) == set(FunctionStatus.__struct_fields__)
     assert answer["functions"][1]["triggers"][1]["state"] == "degraded"
@@ -70,4 +73,4 @@ def test_without_functions_it_says_how_to_get_some(cli, agent, capsys):
     ("seconds", "text"), [(-5, "0 s"), (0.9, "0 s"), (61, "1 min 1 s"), (3600, "1 h"), (90061, "1 d 1 h"), (86400 * 400, "400 d")]
 )
 def test_durations_have_two_units_at_most(seconds, text):
-    assert _duration(seconds) == text
+    assert duration(seconds) == text

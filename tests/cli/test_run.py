@@ -32,14 +32,15 @@ def test_every_option_reaches_the_agent_under_its_own_name(cli, executed, tmp_pa
     config = tmp_path / "edgehost.toml"
     config.write_text("")
     options = ["--broker", "mqtt://b:1884", "--watch", "--http", "127.0.0.1:0", "--config", config, "--socket", "/s"]
-    options += ["--log-level", "debug", "--log-format", "json", "--serial", "/dev/a=b", "--serial", "meter=usb:0403:6001"]
+    options += ["--log-level", "debug", "--log-format", "json", "--state", "/kept"]
+    options += ["--serial", "/dev/a=b", "--serial", "meter=usb:0403:6001"]
     assert cli("run", *options, tmp_path / "a", tmp_path / "-b").code == 0
     (command,) = executed
     start = 1 + len(START_AGENT)
     assert command[:start] == [sys.executable, *START_AGENT]
     parsed, extras = parse(command[start:])
     assert parsed.functions == (tmp_path / "a", tmp_path / "-b")
-    assert (parsed.http.listen, parsed.socket) == ("127.0.0.1:0", Path("/s"))
+    assert (parsed.http.listen, parsed.socket, parsed.state) == ("127.0.0.1:0", Path("/s"), Path("/kept"))
     assert (parsed.log.level, parsed.log.format) == ("debug", "json")
     assert {name: port.port for name, port in parsed.serial.items()} == {"default": "/dev/a=b", "meter": "usb:0403:6001"}
     assert parsed.brokers["default"].url == "mqtt://b:1884" and extras.watch and not extras.embedded_broker

@@ -12,8 +12,12 @@ import pytest
 from edgehost.control import protocol
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import FunctionStatus, Reloaded, TriggerStatus
-from edgehost.errors import ConfigError, ControlError
-from edgehost.event import Event, Response, failure
+from edgehost.control.stock import JournalStatus, WaitingEvents
+from edgehost.errors import ConfigError, ControlError, StateError
+from edgehost.event import Event, Origin, Response, failure
+from edgehost.letter import Letter, Letters, Which, WholeLetter
+
+LETTER = Letter(7, "echo", "web", "", "e1", "raised", "ValueError: no", 3, 1e9, 1e9 + 5, 9.0, 80)
 
 
 class BrokenAgentError(RuntimeError):
@@ -29,6 +33,7 @@ class FakeHost:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     closed: list[str] = field(default_factory=list)
     wrong_config: str = ""
+    asked: list[tuple[str, Which, int]] = field(default_factory=list)
 
     async def invoke(self, name: str, event: Event) -> Response:
         self.seen.append(event)
@@ -64,10 +69,33 @@ class FakeHost:
     def functions(self) -> list[FunctionStatus]:
         return [FunctionStatus("echo", "ready", handled=3, p50_ms=0.5, triggers=[TriggerStatus("web", "http", "running")])]
 
+    def troubles(self) -> list[str]:
+        return ["the disk is nearly full"]
+
     async def reload(self) -> Reloaded:
         if self.wrong_config:
             raise ConfigError(self.wrong_config)
         return Reloaded(added=["new"], restart=["[http]"])
+
+    async def journal_status(self) -> JournalStatus:
+        return JournalStatus("open", "/state/journal.db", events=[WaitingEvents("echo", "web", 2, 10, 1.5)], notes=["mended"])
+
+    async def find_letters(self, which: Which, limit: int) -> Letters:
+        self.asked.append(("find", which, limit))
+        return Letters([LETTER], 7, {"echo": 7})
+
+    async def whole_letter(self, number: int) -> WholeLetter:
+        if number != LETTER.number:
+            raise ControlError(f"there is no dead letter {number}")
+        return WholeLetter(LETTER, Event(b"\xff", id="e1", trigger=Origin("http", "web")))
+
+    async def replay_letters(self, which: Which) -> int:
+        self.asked.append(("replay", which, 0))
+        return 3
+
+    async def drop_letters(self, which: Which) -> int:
+        self.asked.append(("drop", which, 0))
+        raise StateError("the journal is closed: the agent ends")
 
 
 @dataclass

@@ -15,6 +15,8 @@ from edgehost.control.client import AnswerTimeoutError, Client, NoAgentError, Re
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import Answer, Chunk, Done, Invoke
 from edgehost.errors import ControlError
+from edgehost.letter import Letters, Which
+from tests.control.conftest import LETTER
 
 
 @pytest.fixture
@@ -55,6 +57,17 @@ def stranger(tmp_path):
     for thread in threads:
         thread.join(20)
     listener.close()
+
+
+def test_it_asks_for_the_journal_and_its_dead_letters(address):
+    with Client.connect(address, 20) as client:
+        assert client.journal().path == "/state/journal.db"
+        assert client.letters(Which(function="echo"), 5) == Letters([LETTER], 7, {"echo": 7})
+        assert client.letter(7).event.body == b"\xff"
+        assert client.replay(Which([7])) == 3
+        with pytest.raises(RefusedError, match="the journal is closed") as told:
+            client.drop(Which(every=True))
+        assert told.value.code == "state"
 
 
 def test_it_asks_several_questions_over_one_connection(address):

@@ -17,17 +17,25 @@ from edgehost.control import local, protocol
 from edgehost.control.local import LocalServer
 from edgehost.control.protocol import (
     Answer,
+    AskJournal,
     Chunk,
     Done,
+    DropLetters,
+    FindLetters,
     FunctionList,
     Invoke,
+    LettersDone,
     ListFunctions,
     Ping,
     Pong,
     Refused,
     Reload,
     Reloaded,
+    ReplayLetters,
+    ShowLetter,
 )
+from edgehost.letter import Letters, Which
+from tests.control.conftest import LETTER
 
 BIG = 3 * 1024 * 1024 + 17
 
@@ -61,6 +69,29 @@ async def test_reload_says_what_it_did_or_why_not(connect, host):
     host.wrong_config = "edgehost.toml [http].listen: 3 is not allowed"
     peer.send(Reload())
     assert await peer.reply() == Refused("config", host.wrong_config)
+
+
+async def test_journal_tells_what_the_host_says(connect, host):
+    assert await (await say(connect, AskJournal())).reply() == await host.journal_status()
+
+
+async def test_dead_letters_are_found_shown_and_replayed(connect, host):
+    which = Which([1, 2], "f", "t", "o", "event", "raised", "e1", "text", 5.0, 6.5)
+    peer = await say(
+        connect, FindLetters(which, 9), ShowLetter(7), ReplayLetters(which), ShowLetter(8), DropLetters(Which(every=True))
+    )
+    assert await peer.reply() == Letters([LETTER], 7, {"echo": 7})
+    assert await peer.reply() == await host.whole_letter(7)
+    assert await peer.reply() == LettersDone(3)
+    assert await peer.reply() == Refused("control", "there is no dead letter 8")
+    assert await peer.reply() == Refused("state", "the journal is closed: the agent ends")
+    assert host.asked == [("find", which, 9), ("replay", which, 0), ("drop", Which(every=True), 0)]
+
+
+@pytest.mark.parametrize("request_", [FindLetters(limit=10_001), FindLetters(limit=-1), ReplayLetters(Which(list(range(501))))])
+async def test_more_dead_letters_than_a_frame_holds_are_refused(connect, request_):
+    reply = await (await say(connect, request_)).reply()
+    assert isinstance(reply, Refused) and reply.code == "protocol"
 
 
 async def test_invoke_hands_over_every_field_and_answers_in_full(connect, host):
@@ -227,6 +258,9 @@ class Nobody:
         raise AssertionError("never asked for")
 
     def functions(self):
+        return []
+
+    def troubles(self):
         return []
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from edgehost.delivery.ending import FINAL
 from edgehost.delivery.route import Route
-from edgehost.delivery.tries import FINAL, Delivery, Target
+from edgehost.delivery.tries import Delivery, Target
 from edgehost.engine.call import Stream
 from edgehost.errors import TriggerError
 from edgehost.event import FAILURES, Event, Origin, Response, failure

@@ -101,6 +101,11 @@ class Agent:
         finally:
             connection.close()
 
+    def settled(self) -> bool:
+        """No function is starting any more; where all of them are well, their triggers listen too."""
+        states = {status.state for status in self.functions().values()}
+        return "starting" not in states and (bool(states - {"ready"}) or " is ready: " in self.log)
+
     def wait(self, condition: Callable[[], T | None], what: str) -> T:
         """The first true value of `condition`; a failure shows the functions and the end of the log."""
         return wait_until(condition, what, self._tell)
@@ -208,7 +213,7 @@ def agent(tmp_path: Path, free_port: Callable[[], int], whole_again: None) -> It
         if until:
             one.wait_for_log(until)
         else:
-            one.wait(lambda: all(status.state != "starting" for status in one.functions().values()), "every function to start")
+            one.wait(one.settled, "every function to start")
         return one
 
     yield start
@@ -296,7 +301,8 @@ def broker(
         port = free_port()
         # As root mosquitto gives up its rights and could not read its files in this folder then.
         user = "user root\n" if os.geteuid() == 0 else ""
-        told = f"{user}log_type all\nset_tcp_nodelay true\nlistener {port} 127.0.0.1\n{settings}\n"
+        told = f"{user}log_type all\nset_tcp_nodelay true\npersistence_location {place}/\n"
+        told += f"listener {port} 127.0.0.1\n{settings}\n"
         (place / "mosquitto.conf").write_text(told)
         one = Broker([component("mosquitto"), "-c", str(place / "mosquitto.conf")], port, place / "log")
         made.append(one)

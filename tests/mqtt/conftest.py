@@ -224,6 +224,8 @@ class FakeHost:
     reports: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     durable: bool = False
+    dedupes: bool = False
+    behind: bool = False
 
     def broker(self, name: str) -> Session:
         assert name == "default"

@@ -84,3 +84,15 @@ def test_the_names_are_still_there() -> None:
         assert callable(getattr(paho.Client, name))
     assert "self._mid_generate()" in inspect.getsource(paho.Client._send_subscribe)
     assert "self._create_socket()" in inspect.getsource(paho.Client.reconnect)
+
+
+def test_one_that_is_not_read_pings_and_waits_for_no_answer(opened: Opened) -> None:
+    client: Any = opened.client
+    opened.wire.inbox = b"\x20\x03\x00\x00\x00"
+    client.loop_read()
+    before = len(opened.written)
+    for _ in range(3):
+        client._last_bytes_received = client._last_msg_out = time.monotonic() - 31
+        client.deaf()
+        client.loop_misc()
+    assert opened.written[before:] == 3 * [b"\xc0\x00"] and client.is_connected()

@@ -195,12 +195,45 @@ async def test_a_huge_answer_is_not_read(server: Server, output: Any) -> None:
 async def test_too_many_waiting_answers_are_refused_at_once(server: Server, output: Any) -> None:
     server.delay_s = 0.3
     out = await output(server.url, max_queued=2)
-    sends = [asyncio.ensure_future(out.send(Event(), Response())) for _ in range(8)]
-    results = await asyncio.gather(*sends, return_exceptions=True)
+
+    async def send() -> None:
+        await out.send(Event(), Response())
+
+    results = await asyncio.gather(*(send() for _ in range(8)), return_exceptions=True)
     refused = [result for result in results if isinstance(result, TriggerError)]
     assert refused
     assert all("2 answers wait" in str(error) for error in refused)
     assert len(server.got) == 8 - len(refused)
+
+
+async def test_nothing_that_was_sent_before_a_refusal_was_heard_of_overtakes(server: Server, output: Any) -> None:
+    server.status, server.delay_s = 503, 0.05
+    out = await output(server.url)
+    sends: list[asyncio.Future[None]] = []
+    arrived: list[bytes] = []
+
+    def again(done: asyncio.Future[None], body: bytes) -> None:
+        if not done.cancelled() and isinstance(done.exception(), AwayError):
+            arrived.append(body)
+
+    def send(number: int) -> None:
+        body = b"%d" % number
+        sends.append(out.send(Event(), Response(body=body)))
+        sends[-1].add_done_callback(lambda done: again(done, body))
+
+    send(0)
+    server_hears = time.monotonic() + DEADLINE_S
+    while not server.got:
+        assert time.monotonic() < server_hears
+        time.sleep(0.001)  # noqa: ASYNC251 - the loop is not to hear of the refusal
+    time.sleep(0.3)  # noqa: ASYNC251 - by now the thread knows, and would send more
+    server.status = 200
+    send(1)
+    send(2)
+    await asyncio.wait(sends)
+    assert (len(server.got), arrived) == (1, [b"0", b"1", b"2"])
+    await out.send(Event(), Response(body=b"now"))
+    assert server.got[-1][3] == b"now"
 
 
 async def test_an_answer_nobody_waits_for_any_more_is_not_sent(server: Server, output: Any) -> None:

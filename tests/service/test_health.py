@@ -29,6 +29,11 @@ def test_one_line(functions: tuple[Health, ...], line: str) -> None:
     assert in_one_line(functions) == line
 
 
+def test_what_troubles_the_whole_agent_comes_before_its_functions() -> None:
+    functions = (READY, Health("a", "degraded"))
+    assert in_one_line(functions, ["the disk is full"]) == "2 of 2 functions run; the disk is full; a degraded"
+
+
 @given(st.lists(st.builds(Health, st.text(), st.sampled_from(["ready", "failed"]), st.text()), max_size=50))
 def test_the_line_stays_short(functions: list[Health]) -> None:
     assert len(in_one_line(functions)) <= 400

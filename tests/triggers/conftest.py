@@ -57,6 +57,8 @@ class FakeHost:
     counts: Counter[str] = field(default_factory=Counter)
     children: set[int] = field(default_factory=set)
     durable: bool = False
+    dedupes: bool = False
+    behind: bool = False
     begun: bool = False
     """What `withdraw` is told about every event."""
 

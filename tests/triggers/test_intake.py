@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgehost.event import Event, Response
+from edgehost.event import Event, Response, failure
 from edgehost.intake import Intake, IntakeSettings
 
 
@@ -161,3 +161,57 @@ async def test_a_drain_gives_up_what_waits_but_not_what_runs(function: Function,
     await function.say(b"a")
     assert await draining == 2
     assert made.counts["dropped"] == 2
+
+
+async def test_what_the_function_has_is_bounded_by_its_bytes(function: Function, host: Callable[..., Any]) -> None:
+    intake = Intake(IntakeSettings(), host(answer=function.answer))
+    for number in range(5):
+        intake.offer(Event(body=bytes([number]) * (5 * 1024 * 1024)))
+        assert intake.full == (number >= 3)
+    await turns()
+    assert len(function.asked) == 4
+    for body in list(function.asked):
+        await function.say(body)
+    assert len(function.asked) == 5 and not intake.full
+    await function.say(bytes([4]) * (5 * 1024 * 1024))
+    assert intake.held == (0, 0) and await intake.drain() == 0
+
+
+async def test_one_that_blocks_drops_nothing_and_has_room_again_when_half_has_gone(
+    function: Function, host: Callable[..., Any]
+) -> None:
+    roomy: list[int] = []
+    made = host(answer=function.answer)
+    intake = Intake(IntakeSettings(1, 4, "block"), made, lambda: roomy.append(intake.held[0]))
+    stuffed = []
+    for event in events("abcdefg"):
+        intake.offer(event)
+        stuffed.append(intake.stuffed)
+    assert stuffed == [False] * 4 + [True] * 3, "one read may bring more than may wait"
+    for letter in "abcdefg":
+        await turns()
+        await function.say(letter.encode())
+        assert intake.stuffed == (letter < "d")
+    assert roomy == [3] and made.counts["dropped"] == 0
+    assert await intake.drain() == 0
+
+
+async def test_durable_events_share_the_way_to_the_disk(function: Function, host: Callable[..., Any]) -> None:
+    intake = Intake(IntakeSettings(max_in_flight=1), host(answer=function.answer, durable=True))
+    for event in events("abc"):
+        intake.offer(event)
+    await turns()
+    assert list(function.asked) == [b"a", b"b", b"c"] and not intake.full
+    await function.say(b"a", b"b", b"c")
+    assert await intake.drain() == 0
+
+
+async def test_events_that_nobody_has_any_more_are_counted(host: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    made = host(answer=lambda event: failure("no_room" if event.body == b"a" else "raised", ""))
+    intake = Intake(IntakeSettings(), made)
+    for event in events("ab"):
+        intake.offer(event)
+    intake.offer(Event(body=b"a"), lambda response: None)
+    await intake.drain()
+    assert made.counts["unhandled"] == 1, "the source of the third still has it"
+    assert "1 events are lost" in caplog.text

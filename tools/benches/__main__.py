@@ -10,7 +10,7 @@ from typing import cast
 
 from tools.benches.report import Row, as_json, as_table
 
-BENCHES = ("engine", "mqtt", "http", "devices")
+BENCHES = ("engine", "mqtt", "http", "journal", "devices")
 
 
 def main() -> None:

@@ -69,6 +69,9 @@ class _NoServices:
     def publish(self, output: str, event: Event) -> asyncio.Future[None]:
         raise AssertionError("the echo handler publishes nothing")
 
+    def stores(self, output: str) -> bool:
+        raise AssertionError("the echo handler publishes nothing")
+
 
 def _function(nursery: Nursery, folder: Path, handler: str, hand_over: Literal["bytes", "view"] = "bytes") -> Function:
     manifest = Manifest("echo", folder, folder / "function.toml", handler=f"main:{handler}", body=hand_over)
@@ -256,6 +259,8 @@ class _Agent:
             str(self._folder),
             "--socket",
             str(self._socket),
+            "--state",
+            str(self._folder / "state"),
             "--log-level",
             "error",
         ]

@@ -23,6 +23,7 @@ import psutil
 
 from tools.benches.http_load import Load, drive
 from tools.benches.report import Row
+from tools.benches.running import free_port
 
 ROUNDS = 3
 CONNECTIONS = 16
@@ -78,15 +79,15 @@ class _Server:
 def _agent(folder: Path) -> Iterator[_Server]:
     (folder / "function.toml").write_text(_MANIFEST)
     (folder / "main.py").write_text(_HANDLER)
-    port = _free_port()
+    port = free_port()
     command = ["-m", "edgehost.agent", "--function", str(folder), "--http", f"127.0.0.1:{port}", "--log-level", "warning"]
-    with _started([*command, "--socket", str(folder / "agent.sock")], port) as process:
+    with _started([*command, "--socket", str(folder / "agent.sock"), "--state", str(folder / "state")], port) as process:
         yield _Server(process, port, "/echo")
 
 
 @contextmanager
 def _bare() -> Iterator[_Server]:
-    port = _free_port()
+    port = free_port()
     with _started(["-m", "tools.benches.http", str(port)], port) as process:
         yield _Server(process, port, "/")
 
@@ -116,12 +117,6 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.02)
     raise RuntimeError(f"{' '.join(map(str, process.args[1:4]))} did not listen on port {port}")  # type: ignore[index]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:

@@ -6,32 +6,18 @@ Every figure is the median of ROUNDS runs, agent and broker in turn, because oth
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from tools.benches.mosquitto import load, mosquitto
 from tools.benches.report import Row
-from tools.benches.running import Agent, Code, agent, process
+from tools.benches.running import Agent, Code, agent
 
 ROUNDS = 3
 # (QoS, in flight, what is asked of the agent: events/s or the p50 in µs)
 CASES = ((0, 100, 25_000.0), (0, 1, 300.0), (1, 100, 12_000.0), (1, 1, 400.0))
 
-# max_inflight_messages: mosquitto's own 20 would be measured instead of the agent at 100 in flight.
-_MOSQUITTO = """
-listener {port} 127.0.0.1
-allow_anonymous true
-set_tcp_nodelay true
-max_inflight_messages 1000
-"""
 _MANIFEST = """
 handler = "main:handler"
 [triggers.in]
@@ -51,7 +37,7 @@ def run(seconds: float) -> list[Row]:
     """Measure every case for about `seconds`."""
     with tempfile.TemporaryDirectory(prefix="edgehost-bench-") as name:
         folder = Path(name)
-        with _mosquitto(folder) as port, agent(folder, _ECHOES, ["--broker", f"mqtt://127.0.0.1:{port}"]) as running:
+        with mosquitto(folder) as port, agent(folder, _ECHOES, ["--broker", f"mqtt://127.0.0.1:{port}"]) as running:
             return [row for case in CASES for row in _case(*case, seconds=seconds, port=port, running=running)]
 
 
@@ -76,35 +62,7 @@ def _case(qos: int, in_flight: int, reach: float, *, seconds: float, port: int, 
 
 def _round(qos: int, in_flight: int, seconds: float, port: int, running: Agent) -> dict[str, float]:
     before = running.cpu_s()
-    found = _load(port, f"in{qos}", f"out{qos}", qos, in_flight, seconds)
+    found = load(port, f"in{qos}", f"out{qos}", qos, in_flight, seconds)
     found["cpu_us"] = (running.cpu_s() - before) / found["total"] * 1e6
-    alone = _load(port, f"alone{qos}", f"alone{qos}", qos, in_flight, seconds)
+    alone = load(port, f"alone{qos}", f"alone{qos}", qos, in_flight, seconds)
     return {**found, "alone_per_s": alone["per_s"], "alone_p50_us": alone["p50_us"]}
-
-
-def _load(port: int, to: str, come_back: str, qos: int, in_flight: int, seconds: float) -> dict[str, float]:
-    words = [str(word) for word in (port, to, come_back, qos, in_flight, seconds)]
-    command = [sys.executable, "-m", "tools.benches.mqtt_load", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=Path(__file__).parents[2])
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
-
-
-@contextmanager
-def _mosquitto(folder: Path) -> Iterator[int]:
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        raise SystemExit("mosquitto is not here; install it: apt-get install mosquitto")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    config = folder / "mosquitto.conf"
-    config.write_text(_MOSQUITTO.format(port=port))
-    with process([program, "-c", str(config)], folder / "mosquitto.log"):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield port

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import create_server
 
 import psutil
 
@@ -50,7 +51,8 @@ class Agent:
 def agent(folder: Path, functions: Mapping[str, Code], options: Sequence[str] = ()) -> Iterator[Agent]:
     """An agent with these functions, each `ready`; its files and its log lie in `folder`, and it ends with the block."""
     socket = folder / "agent.sock"
-    command = [sys.executable, "-m", "edgehost.agent", "--socket", str(socket), "--log-level", "warning", *options]
+    command = [sys.executable, "-m", "edgehost.agent", "--socket", str(socket), "--state", str(folder / "state")]
+    command += ["--log-level", "warning", *options]
     for name, code in functions.items():
         (folder / name).mkdir()
         (folder / name / "function.toml").write_text(f'name = "{name}"\n{code.manifest}')
@@ -93,3 +95,10 @@ def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

@@ -28,6 +28,7 @@ class Host:
         self._socket = socket
         self._arguments = [f"--function={folder}" for folder in functions]
         self._arguments += [f"--broker={broker_url}", f"--socket={socket}", "--log-format=text", "--log-level=info"]
+        self._arguments += [f"--state={log.parent / 'state'}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -30,6 +30,7 @@ from edgehost.feed import Feed
 from edgehost.framing import Framing, Line, make_codec
 from edgehost.intake import Intake, IntakeSettings
 from edgehost.manifest.model import Positive, Seconds
+from edgehost.numbering import Numbering
 from edgehost.plugin import TriggerHost
 from edgehost.reconnect import Reconnect
 from edgehost.triggers.exec.program import Program
@@ -92,7 +93,7 @@ class ExecTrigger:
         self._host = host
         self._intake = Intake(IntakeSettings(max_in_flight=settings.max_in_flight), host, self._room)
         self._output: _Output | None = None
-        self._events = 0
+        self._ids = Numbering(host.origin.name)
         self._runs = 0
         self._trouble: Literal["degraded", "failed"] = "degraded"
         self._running: asyncio.Task[None] | None = None
@@ -167,10 +168,8 @@ class ExecTrigger:
             self._output.feed.room()
 
     def _offer(self, frame: bytes) -> None:
-        self._events += 1
-        origin = self._host.origin
-        event_id = f"{origin.name}-{self._events}"
-        self._intake.offer(Event(frame, self._settings.content_type, event_id, datetime.now(timezone.utc), origin))
+        now = datetime.now(timezone.utc)
+        self._intake.offer(Event(frame, self._settings.content_type, self._ids.next(), now, self._host.origin))
 
     def _away(self, reason: str) -> None:
         self._host.report(self._trouble, reason)

@@ -19,6 +19,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from edgehost.errors import StateError, TriggerError
+from edgehost.event import Event
 from edgehost.plugin import TriggerHost
 from edgehost.reconnect import Reconnect
 from edgehost.state import StateFile, state_folder
@@ -41,6 +42,11 @@ class FileTrigger:
     Settings: ClassVar[type[Struct]] = FileSettings
     replies: ClassVar[bool] = False
 
+    @staticmethod
+    def source_id(event: Event) -> str:
+        """A whole file's: its path, inode, time and size. A line of a growing one has none that a restart does not change."""
+        return f"{event.path} {event.id}" if "change" in event.headers else ""
+
     def __init__(self, settings: FileSettings, host: TriggerHost) -> None:
         self._settings = settings
         self._host = host
@@ -52,7 +58,12 @@ class FileTrigger:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to watch. A folder that is not there is a state, not an error."""
+        """Begin to watch. A folder that is not there is a state, not an error. TriggerError: `failed_folder` and durable."""
+        if self._host.durable and self._settings.failed_folder:
+            raise TriggerError(
+                "failed_folder: a durable file is done once it is in the journal, before the function has failed for it; what "
+                "fails for good is kept as a dead letter. Leave failed_folder or durable out"
+            )
         reconnect = Reconnect(self._connect, self._away, most_s=_AWAY_S)
         self._tasks.append(asyncio.create_task(reconnect.run(), name=f"file {self._host.origin.name}"))
 

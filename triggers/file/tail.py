@@ -23,6 +23,7 @@ from pathlib import Path
 from edgehost.event import Event, Response
 from edgehost.framing import Line, make_codec
 from edgehost.intake import NOT_HANDLED, Intake, IntakeSettings
+from edgehost.numbering import Numbering
 from edgehost.plugin import TriggerHost
 from edgehost.triggers.file.folder import Found
 from edgehost.triggers.file.memory import Memory, Position
@@ -97,7 +98,8 @@ class Tails:
         self._crowded = False
         """Whether the look under way has found more files than may be open."""
         self._woken = asyncio.Event()
-        self._events = 0
+        self._told_no_id = False
+        self._ids = Numbering(host.origin.name)
 
     left_out: frozenset[str] = frozenset()
 
@@ -264,6 +266,9 @@ class Tails:
             self._intake.offer(self._event(tail.path, frame), answered)
 
     def _answered(self, tail: Tail, turn: object, clean: int | None, response: Response) -> None:
+        if self._host.counts["no_id"] and not self._told_no_id:
+            self._told_no_id = True
+            self._host.log.warning('dedupe: a line of a growing file has no id, so each is run; use by = "body"')
         if tail.turn is not turn:
             return
         tail.in_flight -= 1
@@ -283,11 +288,10 @@ class Tails:
             self._memory.changed()
 
     def _event(self, path: str, frame: bytes) -> Event:
-        self._events += 1
         return Event(
             frame,
             self._settings.content_type or "text/plain",
-            f"{self._host.origin.name}-{self._events}",
+            self._ids.next(),
             datetime.now(timezone.utc),
             self._host.origin,
             readable(os.path.relpath(path, self._root)),

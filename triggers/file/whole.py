@@ -5,6 +5,8 @@
     answered             remembered, then kept, moved or deleted; a failure moves it to `failed_folder`
     stopped, not_ready   left as it is: the next look finds it again
     changed meanwhile    not put away; due again
+    durable              answered when it is in the journal; one too large to be read when the function has answered: it alone
+                         has the content
     its own trouble      told; the others are taken, and it is tried again at the next look
 Must not know how files are found.
 """
@@ -174,7 +176,7 @@ class Whole:
         self.trouble(path, "")
         self._in_flight[path] = len(event.body)
         fresh = time.time_ns() - stamp.mtime_ns < _CLOCK_TICK_NS
-        self._intake.offer(event, partial(self._answered, path, stamp, fresh))
+        self._intake.offer(event, partial(self._answered, path, stamp, fresh), asked=body is None)
 
     def _settled(self, path: str, stamp: Stamp, closed: bool) -> bool:
         """Whether nothing is to be done for this content of the file, or only what a move that failed has left to do."""

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from edgehost.event import Event, Response
 from edgehost.intake import NOT_HANDLED, Intake
+from edgehost.numbering import Numbering
 from edgehost.plugin import TriggerHost
 from edgehost.polling import Poller
 from edgehost.triggers.modbus.master import Master, RefusedError, SilentError
@@ -63,7 +64,7 @@ class ModbusTrigger:
         self._poller = Poller(settings.interval_s, settings.first, self._read, host)
         self._requests = plan(settings.registers, settings.max_gap)
         self._told: dict[str, Value] = {}
-        self._events = 0
+        self._ids = Numbering(host.origin.name)
         self._wire: Wire | None = None
 
     async def start(self) -> None:
@@ -122,12 +123,11 @@ class ModbusTrigger:
         if not fresh:
             return
         self._told.update(fresh)
-        self._events += 1
         host = self._host
         event = Event(
             msgspec.json.encode(fresh),
             "application/json",
-            f"{host.origin.name}-{self._events}",
+            self._ids.next(),
             datetime.now(timezone.utc),
             host.origin,
             headers={UNIT_HEADER: str(self._settings.unit)},

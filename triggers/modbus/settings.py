@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from edgehost.intake import IntakeSettings
+from edgehost.intake import Dropping, IntakeSettings
 from edgehost.manifest.model import Positive, Seconds
 from edgehost.polling.poller import First
 from edgehost.triggers.modbus.registers import Register
@@ -37,7 +37,8 @@ class ModbusSettings(LineSettings, frozen=True, forbid_unknown_fields=True, kw_o
     first: First = "now"
     max_in_flight: Positive = 64
     max_waiting: Positive = 10_000
-    overflow: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    overflow: Dropping = "drop_oldest"
+    """What is dropped is told again after the next read, with the values of then."""
 
     def __post_init__(self) -> None:
         if not self.registers:

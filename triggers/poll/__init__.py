@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from edgehost.errors import StateError, TriggerError
 from edgehost.event import Event, Response
-from edgehost.intake import Intake, IntakeSettings
+from edgehost.intake import NOT_HANDLED, Intake, IntakeSettings
 from edgehost.plugin import TriggerHost
 from edgehost.polling import Found, Memory, Poller, Rules, Sifted, in_thread, sift
 from edgehost.state import StateFile, state_folder
@@ -29,8 +29,6 @@ from edgehost.triggers.poll.settings import PollSettings
 from edgehost.triggers.poll.source import Around, Source
 
 CHANGE_HEADER = "X-Edgehost-Change"
-_NOT_HANDLED = frozenset({"stopped", "not_ready"})
-"""The agent is going, or the function is not there: the record has not been seen by anybody."""
 
 
 class Remembered(Struct, frozen=True):
@@ -46,6 +44,11 @@ class PollTrigger:
 
     Settings: ClassVar[type[Struct]] = PollSettings
     replies: ClassVar[bool] = False
+
+    @staticmethod
+    def source_id(event: Event) -> str:
+        """The number of the read that found the record first, as it is remembered, and the record's content."""
+        return event.id
 
     def __init__(self, settings: PollSettings, host: TriggerHost) -> None:
         self._settings = settings
@@ -136,7 +139,7 @@ class PollTrigger:
         return ""
 
     def _answered(self, response: Response) -> None:
-        self._unhandled += response.code in _NOT_HANDLED
+        self._unhandled += response.code in NOT_HANDLED
 
     def _event(self, found: Found) -> Event:
         assert self._memory is not None

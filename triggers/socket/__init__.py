@@ -21,7 +21,8 @@ from msgspec import Struct
 from edgehost.errors import TriggerError
 from edgehost.event import Event, Response
 from edgehost.framing.notation import octets
-from edgehost.intake import Intake
+from edgehost.intake import NO_ANSWERS, Intake
+from edgehost.numbering import Numbering
 from edgehost.plugin import TriggerHost
 from edgehost.reconnect import Reconnect
 from edgehost.triggers.socket.address import bind, spell_peer
@@ -47,11 +48,14 @@ class SocketTrigger:
         self._datagrams: Datagrams | None = None
         self._connected = 0
         self._refusing = False
-        self._heard = 0
+        self._ids = Numbering(host.origin.name)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen or connect. What cannot be bound or reached now is a state, not an error."""
+        """Listen or connect. What cannot be bound or reached now is a state, not an error. TriggerError: answers to durable
+        events are asked for."""
+        if self.host.durable and self.settings.write_answers:
+            raise TriggerError(NO_ANSWERS.format(kind="mqtt"))
         listen = self._hear if self._address.datagrams else self._listen
         if self.settings.connect:
             self.host.report("degraded", f"still connecting to {self._address}")
@@ -81,11 +85,9 @@ class SocketTrigger:
 
     def offer(self, body: bytes, peer: str, answered: Callable[[Response], None] | None) -> None:
         """One event."""
-        self._heard += 1
-        origin = self.host.origin
-        event_id = f"{origin.name}-{self._heard}"
-        event = Event(body, self.settings.content_type, event_id, datetime.now(timezone.utc), origin, url=peer)
-        self._intake.offer(event, answered)
+        now = datetime.now(timezone.utc)
+        event = Event(body, self.settings.content_type, self._ids.next(), now, self.host.origin, url=peer)
+        self._intake.offer(event, answered, answered is not None)
 
     def opened(self, connection: Connection) -> bool:
         """Take one more connection, if that is not one too many."""

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from edgehost.framing import Framing
 from edgehost.framing.notation import octets
-from edgehost.intake import IntakeSettings
+from edgehost.intake import Dropping, IntakeSettings
 from edgehost.manifest.model import Positive, Seconds
 from edgehost.triggers.socket.address import Address, parse
 
@@ -39,6 +39,7 @@ class SocketSettings(IntakeSettings, frozen=True, forbid_unknown_fields=True):
     """A longer datagram is counted (`too_long`) and dropped."""
     receive_buffer_bytes: Positive | None = None
     """What the kernel keeps of UDP while the agent is busy; none: the system's own."""
+    overflow: Dropping = "drop_oldest"
 
     def __post_init__(self) -> None:
         if bool(self.listen) == bool(self.connect):

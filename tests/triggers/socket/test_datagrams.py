@@ -25,7 +25,7 @@ async def test_datagrams_are_events(sockets: Sockets, until: Until, where: str) 
     assert sockets.got == [b"one", b"", b"two\nlines\n"]
     event = sockets.host.events[0]
     assert event.url == f"udp://{'[::1]' if '::1' in where else '127.0.0.1'}:{sender.getsockname()[1]}"
-    assert (event.id, event.content_type) == ("web-1", "application/octet-stream")
+    assert (event.id[:4], event.id[-2:], event.content_type) == ("web-", "-1", "application/octet-stream")
 
 
 async def test_datagrams_cut_by_a_framing(sockets: Sockets, until: Until) -> None:
