@@ -115,7 +115,7 @@ URL = "use mqtt://host[:1883] or mqtts://host[:8883]"
 LISTEN = 'use HOST:PORT, as in "127.0.0.1:8080", "0.0.0.0:80" or "[::1]:8080"'
 MISTAKES = [
     ("agnet = 3", " agnet: no such key; did you mean agent?"),
-    ("[mqtt]", " mqtt: no such key; use agent, brokers, gpio, http, log, secrets or serial"),
+    ("[mqtt]", " mqtt: no such key; use agent, brokers, disk, gpio, http, journal, log, secrets or serial"),
     ("agent = 3", " agent: 3 is not allowed; use a table [agent]"),
     ("brokers = 3", " brokers: 3 is not allowed; use a table [brokers.NAME]"),
     ("[agent]\nfunction = []", " [agent].function: no such key; did you mean functions?"),

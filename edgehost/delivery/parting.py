@@ -43,10 +43,10 @@ async def opened(routes: Sequence[Route]) -> None:
 
 
 def name_of(event: Event, entry: Entry) -> str:
-    """What the parcels of an event are called after: the id of its source, which is the same when the event comes again. One that
-    the agent made up (an MQTT packet id) may be another event's tomorrow, so its place on disk goes with it.
+    """What the parcels of an event are called after: its id, which is the same when its source gives it again. A mere number that
+    is no id of the source's (an MQTT packet id) is another event's tomorrow, so the place on disk goes with it.
     """
-    if entry.key is not None or event.headers.get("id") == event.id:
+    if entry.key is not None or not event.id.isdigit() or event.headers.get("id") == event.id:
         return event.id
     return f"{event.id}-{entry.place:x}" if entry.place else f"{event.id}-{token_hex(4)}"
 

@@ -5,6 +5,7 @@ inbox        subscriptions, and which message goes to whom
 connection   one connection: reading ahead, joined writes, PUBLISH past paho
 paho_client  paho-mqtt with our socket; the only file that knows its insides
 exchanges    what is owed in each direction, as tables
+capacity     how much of it a broker takes at once
 packets      PUBLISH and its acknowledgements as bytes
 topics       filters, and who gets a message
 endpoint     address, password, certificates; reasons: what went wrong, in words

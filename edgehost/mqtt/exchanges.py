@@ -148,6 +148,18 @@ class Sender:
         """Exchanges that an earlier run has left open and that are still to be gone on with: the broker counts them too."""
         self.waiting: deque[Outgoing] = deque()
         self.in_flight: dict[int, Outgoing] = {}
+        self._again: deque[Outgoing] = deque()
+        """Those in flight that have not been repeated on this connection: the window holds for them as well."""
+
+    @property
+    def under_way(self) -> int:
+        """How many the broker has to answer on this connection."""
+        return len(self.in_flight) - len(self._again)
+
+    @property
+    def more(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self.waiting or self._again)
 
     @property
     def full(self) -> bool:
@@ -168,7 +180,13 @@ class Sender:
 
     def next(self) -> bytes | None:
         """The packet of the first waiting message, or None if none waits or the window is full; strictly in order, but that
-        nothing new takes the place of an exchange that an earlier run has left open."""
+        nothing new takes the place of an exchange that an earlier run, or connection, has left open."""
+        while self._again:
+            if self.under_way >= self.window:
+                return None
+            message = self._again.popleft()
+            if self.in_flight.get(message.packet_id) is message:
+                return message.packet(duplicate=True)
         if not self.waiting:
             return None
         if self.owed and (begun := next((each for each in self.waiting if each.slip is not None and each.slip.begun), None)):
@@ -211,16 +229,18 @@ class Sender:
     def resume(self) -> Iterator[bytes]:
         """A connection to the same session: every unfinished exchange again, in its order (MQTT 5, 4.4 and 4.6).
 
-        What the broker has already comes first: only then it has room for the rest.
+        What the broker has already comes first: only then it has room for the rest, which `next` gives as far as the window
+        allows.
         """
-        messages = self.in_flight.values()
-        for message in (*(each for each in messages if each.released), *(each for each in messages if not each.released)):
-            if message.released or not message.taken:
+        self._again = deque(each for each in self.in_flight.values() if not each.released and not each.taken)
+        for message in self.in_flight.values():
+            if message.released:
                 yield message.packet(duplicate=True)
 
     def restart(self) -> None:
         """The broker has forgotten the session: what it had not taken begins anew, in front of what waits."""
         self.owed = 0
+        self._again.clear()
         for packet_id in self.in_flight:
             self._ids.free(packet_id)
         anew: deque[Outgoing] = deque()
@@ -241,6 +261,7 @@ class Sender:
         self.waiting = deque(kept)
         if begun:
             sent = [each for each in self.in_flight.values() if not each.taken and not each.released and each.future in waits]
+            self._again = deque(each for each in self._again if each not in sent)
             for message in sent:
                 del self.in_flight[message.packet_id]
                 self._ids.free(message.packet_id)
@@ -252,6 +273,7 @@ class Sender:
         """End everything that waits or is in flight with `error`."""
         for message in (*self.in_flight.values(), *self.waiting):
             message.settle(error)
+        self._again.clear()
         self.in_flight.clear()
         self.waiting.clear()
 

@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edgehost.backoff import Backoff
 from edgehost.config import Broker
 from edgehost.errors import AwayError, TriggerError
+from edgehost.mqtt.capacity import Capacity
 from edgehost.mqtt.connection import Connection
 from edgehost.mqtt.endpoint import client_id, in_thread, parse_url
 from edgehost.mqtt.exchanges import Outgoing, PacketIds, Sender
@@ -86,6 +87,7 @@ class Session:
         self._ids = PacketIds(random.randrange(PacketIds.MOST))
         self._sender = Sender(self._ids, broker.max_queued)
         self._sender.owed = owed
+        self._capacity = Capacity()
         self._inbox = Inbox(broker, log)
         self._connection: Connection | None = None
         self._grant = Opened()
@@ -230,7 +232,8 @@ class Session:
         connection = self._connection
         assert connection is not None
         self._grant = grant
-        self._sender.window = grant.receive_maximum
+        self._capacity.opened(grant.receive_maximum, grant.session_present)
+        self._sender.window = self._capacity.now
         if grant.session_present:
             self._sender.owed = min(self._sender.owed, grant.receive_maximum)
             if self._sender.owed:
@@ -273,7 +276,7 @@ class Session:
             refused = f"the broker at {self.broker.url} refused a message: {explain(reason)}" if reason >= FAILURE else ""
             kind = AwayError if reason in FOR_NOW else TriggerError
             message.settle(kind(refused) if refused else None)
-            if self._sender.waiting:
+            if self._sender.more:
                 self.drained()
         if self._crowded:
             self._read_or_not()
@@ -293,7 +296,10 @@ class Session:
 
     def lost(self, reason: str) -> None:
         """The connection is over, or never came to be."""
-        if self.state == "connected" and self._loop.time() - self._connected_at < _STEADY_S and not self._closed:
+        soon = self._loop.time() - self._connected_at < _STEADY_S
+        if self.state == "connected":
+            self._capacity.lost(self._sender.under_way, soon)
+        if self.state == "connected" and soon and not self._closed:
             # Not every broker says why it threw us out.
             reason += f"; if that repeats, another client may have come with the same client id, {self._client_id}"
         self._connection = None
@@ -343,6 +349,9 @@ class Session:
                 self.lost(f"the broker at {self.broker.url} took the connection but does not answer; is it an MQTT broker?")
             elif not ended.done():
                 connection.tick()
+                if self.state == "connected" and up_s > _STEADY_S:
+                    self._capacity.tick(1.0)
+                    self._sender.window = self._capacity.now
                 self._read_or_not()
         return self._loop.time() - attached
 

@@ -14,6 +14,7 @@ from edgehost.event import Event
     [
         (Event(id="order-7"), Entry(key="1/order-7"), "order-7"),
         (Event(id="order-7", headers={"id": "order-7"}), Entry(place=0x10000000005), "order-7"),
+        (Event(id="9f1c-17"), Entry(place=0x10000000005), "9f1c-17"),
         (Event(id="17"), Entry(place=0x10000000005), "17-10000000005"),
         (Event(id="17", headers={"id": "18"}), Entry(place=0x10000000005), "17-10000000005"),
     ],

@@ -152,6 +152,11 @@ async def test_what_waits_expires_while_the_broker_is_away(
         lane.send(Event(path="t"), Response(body=b"%d" % number))
     await until(lambda: lane.counts["expired"] >= 680)
     # At most what had left before the broker went may still be owed to it.
-    assert lane.count <= 20 and len(agent.outbox.numbers) <= 20 and await agent.rows() <= 20
+    assert lane.count <= 20 and len(agent.outbox.numbers) <= 20
+    for _ in range(500):  # departures are written a moment later, many together
+        if await agent.rows() <= 20:
+            break
+        await asyncio.sleep(0.02)
+    assert await agent.rows() <= 20
 
 
