@@ -4,7 +4,8 @@
     idle        something                              one transaction
     busy        more came meanwhile                    all of it is the next transaction: they share one sync
     faulty      one change or query cannot be done     all of them again, each for itself: its fault is told to its owner alone
-    stuck       disk full, I/O error                   the transaction again, later; `trouble` says why
+    stuck       disk full, I/O error                   the transaction again, first in the log's own room, then in that of the
+                                                       reserve, then later; `trouble` says why
     damaged     SQLite finds the file broken           checked and mended, then the transaction again; if the same happens with a
                                                        file that was whole, it is mended all the same, and then it is faulty
     uprooted    the file was deleted or replaced       what the open one holds is written anew in its place
@@ -28,6 +29,7 @@ from pathlib import Path
 from edgehost.backoff import Backoff
 from edgehost.delivery import faults
 from edgehost.delivery.recovery import open_journal, rescue
+from edgehost.delivery.reserve import Reserve
 from edgehost.delivery.spare import cut
 from edgehost.delivery.sqlite_errors import is_damage, is_trouble
 from edgehost.delivery.transaction import Job, Outcomes, each_alone, together
@@ -72,6 +74,7 @@ class Writer(threading.Thread):
         self._trouble = trouble
         self._mended = mended
         self._restore = restore
+        self._reserve = Reserve(path)
         self._connection: sqlite3.Connection | None = None
         self._file = (0, 0)
         """Device and inode of what is open."""
@@ -155,7 +158,7 @@ class Writer(threading.Thread):
                     self._open_again(_DOUBT if damages > 1 else "")
                     continue
                 self._empty_log()
-                if not emptied:
+                if not emptied or ("full" in str(error) and self._reserve.spend()):
                     emptied = True
                     continue
                 trouble = f"the journal cannot be written ({error}); make room in {self._path.parent}"
@@ -165,6 +168,7 @@ class Writer(threading.Thread):
                 return
         self._tell_trouble("")
         self._tell(outcomes)
+        self._reserve.keep()
 
     def _tell_trouble(self, trouble: str) -> None:
         if trouble or self._troubled:

@@ -18,6 +18,7 @@ from edgehost.delivery.journal import Journal
 from edgehost.delivery.ladder import RUNGS, Space
 from edgehost.delivery.leftovers import cached_bundles, delete, old_logs
 from edgehost.delivery.outbox import Outbox
+from edgehost.delivery.reserve import SIZE_BYTES
 from edgehost.delivery.rows import Change, ReceivedRow
 from edgehost.manifest.model import Store
 from edgehost.parcel import Parcel
@@ -378,6 +379,36 @@ async def test_a_journal_on_a_disk_without_a_free_byte_goes_on_in_the_room_that_
         await asyncio.wait_for(journal.committed(Change(settled=(place,))), 10)
     assert troubles == []
     await journal.close()
+
+
+async def test_a_journal_that_has_filled_its_disk_gets_rid_of_what_it_holds_in_the_room_of_its_reserve(
+    small_disk: Callable[[int], SmallDisk],
+) -> None:
+    """Started anew it has no log to write into; without the reserve nothing of it could ever go."""
+    disk = small_disk(40 * MIB)
+    before = Journal(disk.folder / "journal.db")
+    await before.open()
+    queue = await before.queue("event", "f", "t")
+    places = [before.take_places("event", queue) for _ in range(4000)]
+    await before.committed(Change(tuple(ReceivedRow(place, os.urandom(1000), None, 0.0) for place in places)))
+    await before.close()
+    reserve = disk.folder / "journal.db.reserve"
+    assert reserve.stat().st_blocks * 512 == reserve.stat().st_size == SIZE_BYTES
+    disk.fill()
+    journal = Journal(disk.folder / "journal.db")
+    troubles: list[str] = []
+    journal.on_trouble.append(troubles.append)
+    await journal.open()
+    for start in range(0, 4000, 100):
+        await asyncio.wait_for(journal.committed(Change(settled=tuple(places[start : start + 100]))), 30)
+    assert troubles == [] and not reserve.exists()
+    disk.empty()
+    await journal.close()
+    again = Journal(disk.folder / "journal.db")
+    await again.open()
+    assert await again.ask(lambda connection: connection.execute("SELECT count(*) FROM events").fetchone()) == (0,)
+    await again.close()
+    assert reserve.exists(), "there is room for it again"
 
 
 async def test_the_end_of_a_journal_gives_back_more_than_one_page(tmp_path: Path) -> None:
