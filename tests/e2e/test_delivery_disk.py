@@ -130,7 +130,7 @@ def _in_time(agent: Agent, name: str) -> Answered | None:
     reply = pool.submit(post, agent, name, 8000)
     try:
         return reply.result(1.0)
-    except TimeoutError:
+    except futures.TimeoutError:  # another one than Python's own before 3.11
         return None
     finally:
         pool.shutdown(wait=False)
