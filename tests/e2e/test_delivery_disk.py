@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NoAnswerYet
 from pathlib import Path
 
 from edgehost.control.client import Client
@@ -130,7 +131,7 @@ def _in_time(agent: Agent, name: str) -> Answered | None:
     reply = pool.submit(post, agent, name, 8000)
     try:
         return reply.result(1.0)
-    except futures.TimeoutError:  # another one than Python's own before 3.11
+    except NoAnswerYet:  # another one than Python's own before 3.11
         return None
     finally:
         pool.shutdown(wait=False)
