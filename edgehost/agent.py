@@ -29,7 +29,7 @@ from edgehost.control.protocol import FunctionStatus, Reloaded
 from edgehost.control.stock import JournalStatus
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.dead_letters import DeadLetters
-from edgehost.delivery.disk import DiskWatch
+from edgehost.delivery.disk import DiskWatch, room_on
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.outbox import Outbox
 from edgehost.delivery.overview import overview
@@ -91,8 +91,9 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         state = state_folder(config.state, os.environ, os.getuid())
         self.journal = Journal(state / "journal.db", config.journal.durability == "relaxed")
-        self.outbox = Outbox(self.journal, config.journal.outbox_bytes, config.journal.drain_per_s)
-        self.allowance = Allowance(config.journal.events_bytes)
+        room = room_on(state, config.journal.events_bytes, config.journal.outbox_bytes)
+        self.outbox = Outbox(self.journal, room.outbox_bytes, config.journal.drain_per_s)
+        self.allowance = Allowance(room.events_bytes)
         self.journal.on_open.append(self._take_stock)
         self.journal.on_trouble.append(partial(self.allowance.refuse, "journal"))
         self._disk = DiskWatch(state, config.disk, self.journal, self.outbox, self.allowance)

@@ -21,7 +21,7 @@ from edgehost.config import Disk
 from edgehost.delivery import spare
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.journal import Journal
-from edgehost.delivery.ladder import RUNGS, Rung, Space, Step, decide
+from edgehost.delivery.ladder import RUNGS, Room, Rung, Space, Step, decide, room
 from edgehost.delivery.leftovers import Gone, Leftover, cached_bundles, delete, old_logs
 from edgehost.delivery.outbox import Outbox
 from edgehost.delivery.sizes import roughly
@@ -40,6 +40,14 @@ _DOES: dict[Rung, str] = {
 }
 
 log = logging.getLogger("edgehost.disk")
+
+
+def room_on(folder: Path, events_bytes: int, outbox_bytes: int) -> Room:
+    """What the journal may hold on the file system of `folder`, as far as that can be asked; sizes as configured."""
+    try:
+        return room(space_of(folder).size_bytes, events_bytes, outbox_bytes)
+    except OSError:
+        return Room(events_bytes, outbox_bytes)
 
 
 def space_of(folder: Path) -> Space:

@@ -37,6 +37,20 @@ class Space(NamedTuple):
     size_bytes: int
 
 
+class Room(NamedTuple):
+    """How much of the journal's file system durable events and waiting messages may take."""
+
+    events_bytes: int
+    outbox_bytes: int
+
+
+def room(size_bytes: int, events_bytes: int, outbox_bytes: int) -> Room:
+    """As configured, but on a file system of this size no more than a quarter and a third: what is on disk takes up to half as
+    much again there, and a journal that fills its disk has no room left to delete in.
+    """
+    return Room(min(events_bytes, size_bytes // 4), min(outbox_bytes, size_bytes // 3))
+
+
 class Step(NamedTuple):
     """One rung: whether it holds now, and how many bytes are to go while it does."""
 

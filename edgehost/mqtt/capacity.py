@@ -1,6 +1,7 @@
 """Capacity: how many messages of QoS 1 and 2 a broker takes at once, as far as it can be known. Pure.
 
     the broker forgot the session           what it granted
+    it goes on with that of an earlier run  half, and from there on as below
     lost soon, with messages under way      half: it may count exchanges that we have long ended, and not say so
     lost with as many as it may hold        at most one less than that from now on
     up for a second                         one more, up to that most
@@ -28,9 +29,13 @@ class Capacity:
 
     def opened(self, granted: int, session_present: bool) -> None:
         """A connection is up."""
-        if not session_present or not self._learned:
+        if not session_present:
             self.now = self._most = granted
             self._learned = False
+        elif not self._learned:
+            self._most = granted
+            self.now = max(1, granted // 2)  # what an earlier run has learned is forgotten
+            self._learned = True
         self._granted = granted
         self._most = min(self._most, granted)
         self.now = min(self.now, self._most)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehost.config import Disk
-from edgehost.delivery.ladder import RUNGS, Rung, Space, decide, marks
+from edgehost.delivery.ladder import RUNGS, Rung, Space, decide, marks, room
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -88,3 +88,11 @@ def test_a_second_look_at_the_same_disk_changes_nothing(size: int, disk: Disk, f
 @given(disks, st.integers(0, 4096))
 def test_a_file_system_that_tells_no_size_is_left_alone(disk: Disk, free: int) -> None:
     assert not any(step.held for step in decide(Space(free, 0), disk, ()).values())
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(64 * MIB, (16 * MIB, 64 * MIB // 3)), (240 * MIB, (60 * MIB, 64 * MIB)), (1 << 40, (64 * MIB, 64 * MIB)), (0, (0, 0))],
+)
+def test_on_a_small_disk_the_journal_may_hold_less_than_is_configured(size: int, expected: tuple[int, int]) -> None:
+    assert room(size, 64 * MIB, 64 * MIB) == expected

@@ -40,7 +40,9 @@ _PATIENT = _RETRY.format(attempts=1000, max_delay="1s")
 _HASTY = _RETRY.format(attempts=6, max_delay="200ms")
 """A doomed event is a dead letter soon; six deaths of its worker in a row will not befall another."""
 _DEDUPE = 'dedupe = { by = "id", keep = "1h" }\n'
-_SIDE = f'[outputs.side]\nkind = "mqtt"\ntopic = "{BESIDE}"\nqos = 1\non = "never"\n'
+_STORE = 'store = { full = "block" }\n'
+"""No promise is kept by who drops what is too much."""
+_SIDE = f'[outputs.side]\nkind = "mqtt"\ntopic = "{BESIDE}"\nqos = 1\non = "never"\n{_STORE}'
 
 
 def _mqtt(flow: str) -> str:
@@ -48,7 +50,7 @@ def _mqtt(flow: str) -> str:
 
 
 def _out(flow: str) -> str:
-    return f'[outputs.out]\nkind = "mqtt"\ntopic = "out/{flow}"\nqos = {BY_NAME[flow].qos_out}\n'
+    return f'[outputs.out]\nkind = "mqtt"\ntopic = "out/{flow}"\nqos = {BY_NAME[flow].qos_out}\n{_STORE}'
 
 
 MANIFESTS = {
