@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from edgehost.control.client import Client
 from edgehost.delivery.faults import VARIABLE
 from tests.e2e.conftest import PATIENCE_S, Agent, AgentStarter, Broker, BundleMaker
 from tests.e2e.test_delivery import Ear, ear, noted  # noqa: F401 - a fixture
@@ -61,6 +62,13 @@ def dead(agent: Agent) -> None:
     assert agent.process.returncode == -signal.SIGKILL, agent.log
 
 
+def all_answered(agent: Agent) -> bool:
+    """Whether no durable event is on disk any more: one may be that was not answered 202."""
+    with Client.connect(agent.socket, PATIENCE_S) as client:
+        status = client.journal()
+        return status.state == "open" and not status.events and not status.partly
+
+
 def table(state: Path, question: str) -> list[tuple[object, ...]]:
     """What the journal of an agent that has ended holds."""
     with closing(sqlite3.connect(state / "journal.db")) as connection:
@@ -98,6 +106,7 @@ def test_a_durable_event_that_was_accepted_runs_wherever_the_agent_dies(
     second = agent(folder, config=config)
     second.wait(lambda: taken <= set(noted(notes)), "every event that was accepted to have run")
     second.wait_until_full("f")
+    second.wait(lambda: all_answered(second), "the disk to hold no event")
     second.stop()
     counted = Counter(noted(notes))
     assert set(counted) <= sent
@@ -126,6 +135,7 @@ def test_an_event_that_fails_for_good_is_a_dead_letter_once(
     second = agent(folder, config=config)
     second.wait(lambda: taken <= set(noted(notes)), "every event to have run")
     second.wait_until_full("f")
+    second.wait(lambda: all_answered(second), "the disk to hold no event")
     second.stop()
     assert table(state, "SELECT count(*) FROM events") == [(0,)]
     letters = table(state, "SELECT event_id, code FROM dead")
@@ -174,6 +184,7 @@ def test_a_message_with_an_id_is_answered_once_wherever_the_agent_dies(
             sender.send(name)
         second.wait(lambda: second.functions()["f"].triggers[0].counts.get("duplicates", 0) >= 30, "the third ones to be known")
         second.wait_until_full("f")
+        second.wait(lambda: all_answered(second), "the disk to hold no event")
         second.stop()
     finally:
         sender.close()
