@@ -258,7 +258,7 @@ class Agent:
         """
         if name not in self._sessions:
             owed, logger = self.outbox.numbers.left_open, logging.getLogger("edgehost.mqtt")
-            self._sessions[name] = Session(name, self._broker_settings(name), logger, owed=owed)
+            self._sessions[name] = Session(name, self._broker_settings(name), logger, owed=owed, spoken_for=self.outbox.numbers)
             self._starting.append(self._loop.create_task(self._sessions[name].start()))
         return self._sessions[name]
 

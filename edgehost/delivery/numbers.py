@@ -54,6 +54,10 @@ class Numbers:
         """Its parcel has gone."""
         self._used.discard(number)
 
+    def __contains__(self, number: object) -> bool:
+        """Whether it is in use."""
+        return number in self._used
+
     def __len__(self) -> int:
         """How many are in use."""
         return len(self._used)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ from edgehost.mqtt.packets import (
     Message,
     decode_acknowledgement,
     decode_publish,
+    encode_acknowledgement,
     encode_properties,
     encode_publish,
     encode_text,
@@ -47,7 +48,7 @@ from edgehost.mqtt.packets import (
 from edgehost.mqtt.paho_client import Opened, Will
 from edgehost.mqtt.reasons import FOR_NOW, explain, trouble
 from edgehost.mqtt.topics import topic_problem
-from edgehost.parcel import Slip
+from edgehost.parcel import NUMBERS, Slip
 
 State = Literal["connecting", "connected", "down"]
 
@@ -56,6 +57,8 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 60.0
 _STEADY_S = 10.0
 _CACHED_TOPICS = 4096
 _OWED_S = 10.0
+_QUOTA_EXCEEDED = 0x97
+_HARDLY_ANY = 2
 
 
 class Session:
@@ -68,8 +71,12 @@ class Session:
         log: logging.Logger | logging.LoggerAdapter[Any],
         will: Will | None = None,
         owed: int = 0,
+        spoken_for: Container[int] = (),
     ) -> None:
-        """`owed`: how many exchanges an earlier run may have left open. The broker counts them, so they come first."""
+        """`owed`: how many exchanges an earlier run may have left open. The broker counts them, so they come first.
+
+        `spoken_for`: the numbers (edgehost/parcel.py) of exchanges that are not over.
+        """
         parse_url(broker.url)  # a wrong URL is told where the session is made, not a second later
         self.name = name
         self.broker = broker
@@ -88,6 +95,9 @@ class Session:
         self._sender = Sender(self._ids, broker.max_queued)
         self._sender.owed = owed
         self._capacity = Capacity()
+        self._spoken_for = spoken_for
+        self._used_up = False
+        """The broker says that we have as many exchanges open as there may be."""
         self._inbox = Inbox(broker, log)
         self._connection: Connection | None = None
         self._grant = Opened()
@@ -238,6 +248,9 @@ class Session:
             self._sender.owed = min(self._sender.owed, grant.receive_maximum)
             if self._sender.owed:
                 self._loop.call_later(_OWED_S, self._forgive)
+            if self._used_up:
+                connection.write(self._over())
+            self._used_up = False
             for packet in self._sender.resume():
                 connection.write(packet)
         else:
@@ -272,6 +285,7 @@ class Session:
         answer, message = self._sender.acknowledged(first & 0xF0, packet_id, reason)
         if answer:
             connection.write(answer)
+        self._used_up |= reason == _QUOTA_EXCEEDED and self._capacity.now <= _HARDLY_ANY
         if message is not None:
             refused = f"the broker at {self.broker.url} refused a message: {explain(reason)}" if reason >= FAILURE else ""
             kind = AwayError if reason in FOR_NOW else TriggerError
@@ -309,6 +323,13 @@ class Session:
             self._ended.set_result(None)
 
     # Inside.
+
+    def _over(self) -> bytes:
+        """PUBREL for every exchange of QoS 2 that is none of ours any more. A broker that was killed may have gone back to some
+        that were over, where each takes a place for ever; those it does not know it just answers (MQTT 5, 4.3.3).
+        """
+        self._log.warning("the broker at %s counts exchanges that are over; it is told so", self.broker.url)
+        return b"".join(encode_acknowledgement(PUBREL, number) for number in NUMBERS if number not in self._spoken_for)
 
     def _forgive(self) -> None:
         """What has not come by now was another broker's, or has no output any more."""

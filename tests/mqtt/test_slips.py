@@ -189,3 +189,32 @@ async def test_a_broker_that_has_forgotten_gets_what_it_had_not_taken_and_nothin
     await asyncio.wait_for(asyncio.gather(*waits), 10)
     message = await other.anext()
     assert message.payload == b"begun" and other.received.empty()
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.usefixtures("whole_again")
+async def test_a_broker_that_counts_nothing_but_exchanges_that_are_over_takes_messages_again(mosquitto, session, peer, until):
+    """A broker that was killed goes back to what it had saved; here a client has left that many of them open."""
+    broker = mosquitto()
+    other = peer(broker.url)
+    other.subscribe("new", 1)
+    first = await session(broker.url, **PERSISTENT)
+    slips = [Slip(50_000 + number, held=True) for number in range(20)]
+    waits = [first.publish("old", b"old", 2, slip=slip) for slip in slips]
+    await until(lambda: all(slip.thens for slip in slips))
+    first._connection.give_up()
+    first._task.cancel()
+    second = await session(broker.url, **PERSISTENT)
+
+    async def publish(body: bytes) -> None:
+        while True:
+            try:
+                return await second.publish("new", body, 1)
+            except AwayError:  # "a quota is used up": a lane keeps it and sends it again
+                await asyncio.sleep(0.05)
+
+    for number in range(3):
+        await asyncio.wait_for(publish(b"%d" % number), 60)
+    assert {(await other.anext()).payload for _ in range(3)} == {b"0", b"1", b"2"}
+    for wait in waits:
+        wait.cancel()
