@@ -98,6 +98,8 @@ class Journal:
             opening.exception()  # whoever waited has been told; if nobody does any more, the next one tries again
 
     async def _open(self) -> None:
+        if self.state == "closed":  # between the call and its first turn
+            raise StateError("the journal was closed before it was opened: the agent ends")
         self.state = "opening"
         if self._writer is None:
             from edgehost.delivery.writer import Writer  # SQLite is for those who need a journal

@@ -109,7 +109,7 @@ def test_a_kill_while_the_disk_is_full_loses_nothing_that_was_answered(
     folder = bundle("notes", NOTE, web(notes, slow=0.2))
     one = agent(folder, config=on(disk, UNGUARDED), until="is ready")
     promised = set()
-    for number in range(200):
+    for number in range(1000):  # of 8,000 bytes each: 40,000, the journal's log and its reserve take some hundreds
         if number == 20:
             disk.fill(leaving=40_000)
         reply = post(one, f"e{number}", 1000) if number < 20 else _in_time(one, f"e{number}")
@@ -117,7 +117,7 @@ def test_a_kill_while_the_disk_is_full_loses_nothing_that_was_answered(
             break
         promised.add(f"e{number}")
     kill(one)
-    assert 20 <= len(promised) < 200
+    assert 20 <= len(promised) < 1000
     two = agent(folder, config=on(disk, UNGUARDED), until="is ready")
     disk.empty()
     two.wait(lambda: promised <= {line.strip() for line in noted(notes)}, "all that was answered 202 to run")
@@ -180,7 +180,11 @@ def test_an_agent_whose_disk_is_full_ends_when_it_is_told_to(
     for number in range(20):
         assert post(one, f"e{number}", 1000).status == 202
     disk.fill()
-    assert _in_time(one, "late") is None or troubles(one)
+    for number in range(1000):  # the journal's reserve may take some more
+        if _in_time(one, f"late{number}") is None or troubles(one):
+            break
+    else:
+        raise AssertionError("a full disk took all of it")
     assert one.stop(signal.SIGTERM) == 0
     disk.empty()
     two = agent(folder, config=on(disk, UNGUARDED), until="is ready")

@@ -186,7 +186,7 @@ async def test_udp_drops_and_counts(flood: Flood) -> None:
 
 async def test_a_command_waits_in_its_own_write(flood: Flood) -> None:
     await flood.start("exec", {"command": ["sh", "-c", "seq -f 'line %07.0f' 0 99999; exec sleep 1000"], "max_in_flight": 4})
-    await flood.until(lambda: not flood.trigger._output.feed._reading)
+    await flood.until(lambda: flood.trigger._output is not None and not flood.trigger._output.feed._reading)
     assert flood.held[0] == 4
     assert sum(map(len, flood.trigger._output.feed._frames)) <= READ_BYTES
     flood.open.set()
