@@ -55,8 +55,8 @@ class Numbers:
         self._used.discard(number)
 
     def __contains__(self, number: object) -> bool:
-        """Whether it is in use."""
-        return number in self._used
+        """Whether it is in use, or may be: before `load` nobody knows."""
+        return not self._loaded or number in self._used
 
     def __len__(self) -> int:
         """How many are in use."""

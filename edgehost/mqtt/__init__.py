@@ -1,6 +1,7 @@
 """The one MQTT session of the agent with a broker: paho-mqtt inside the loop, with a lane of our own for PUBLISH.
 
 session      what others use: subscribe, publish, acknowledge; the loop that connects again
+publisher    messages on their way out
 inbox        subscriptions, and which message goes to whom
 connection   one connection: reading ahead, joined writes, PUBLISH past paho
 paho_client  paho-mqtt with our socket; the only file that knows its insides

@@ -2,14 +2,13 @@
 
     the broker forgot the session           what it granted
     it goes on with that of an earlier run  half, and from there on as below
-    lost soon, with messages under way      half: it may count exchanges that we have long ended, and not say so
+    lost soon, with messages under way      half: it may count exchanges that nobody goes on with, and not say so
     lost with as many as it may hold        at most one less than that from now on
     up for a second                         one more, up to that most
     up for a minute                         the most is one more, up to what it granted
 
-A broker that is killed goes back to what it had saved: exchanges of QoS 2 that were over are open there again, for ever, and each
-takes a place. mosquitto 2.0.11 closes the connection of who sends one too many, so a client that sends as many as it was granted
-would never get anything through again.
+Exchanges that a killed run has left open take places in the broker's window. mosquitto 2.0.11 closes the connection of who sends
+one too many, so a client that sends as many as it was granted would never get anything through again.
 """
 
 from __future__ import annotations

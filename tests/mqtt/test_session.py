@@ -267,7 +267,7 @@ async def test_the_brokers_window_is_respected(mosquitto, session, inbox, until)
     most = 0
     futures = [one.publish("t", b"%d" % number, 1 + number % 2) for number in range(200)]
     while not all(future.done() for future in futures):
-        most = max(most, len(one._sender.in_flight))
+        most = max(most, len(one._publisher._sender.in_flight))
         await asyncio.sleep(0)
     assert 0 < most <= 5
 
