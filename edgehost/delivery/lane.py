@@ -244,12 +244,12 @@ class Lane:
         self._backlog.unwritten -= 1
         self._backlog.forget(item)
 
-    async def evict(self, size_bytes: int) -> int:
+    async def evict(self, size_bytes: int, why: str) -> int:
         """Drop the oldest messages, at least so many bytes of them if there are; gives how many bytes went."""
         if self._backlog is None:
             return 0
         gone = await self._backlog.evict(size_bytes)
-        self.dropped(len(gone), "the outbox is full")
+        self.dropped(len(gone), why)
         return sum(row.size_bytes for row in gone)
 
     def dropped(self, count: int, why: str) -> None:

@@ -29,6 +29,9 @@ from edgehost.parcel import Parcel
 Rows = list["tuple[tuple[Lane, Item], StoredRow]"]
 Asked = tuple[Lane, Parcel, Data]
 
+_FULL = "more wait than there is room for; raise store.quota or [journal] outbox, or let `store.full` say which of them goes"
+_DISK_FULL = "the disk is nearly full and their priority is low; make room on the file system of [agent] state"
+
 
 class Outbox:
     """One for the agent."""
@@ -62,12 +65,10 @@ class Outbox:
             )
         return self.lanes[key]
 
-    async def store(self, lane: Lane, parcel: Parcel) -> None:
-        """Put one message on disk; returns when it is there, or when it is dropped by the lane's policy."""
-        await self.keep(lane, parcel)
-
     def keep(self, lane: Lane, parcel: Parcel) -> asyncio.Future[None]:
-        """As `store`, begun at once: what is sent after it comes after it."""
+        """Put one message on disk; done when it is there, or dropped by the lane's policy. Begun at once: what is sent after it
+        comes after it.
+        """
         data = encode(parcel)
         safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._asking[lane.function] and self._verdict(lane, len(data), set()).what == "store":
@@ -164,7 +165,7 @@ class Outbox:
         freed = 0
         for lane in sorted(self.lanes.values(), key=lambda lane: lane.rules.priority):
             if lane.rules.priority < LOW and lane.bytes and freed < size_bytes:
-                freed += await lane.evict(size_bytes - freed)
+                freed += await lane.evict(size_bytes - freed, _DISK_FULL)
         return freed
 
     def limit(self, limit_bytes: int) -> None:
@@ -211,12 +212,12 @@ class Outbox:
                 return True
             if found.what == "evict":
                 victim = next(other for other in self.lanes.values() if other.queue == found.victim)
-                if not await victim.evict(found.bytes):
+                if not await victim.evict(found.bytes, _FULL):
                     barren.add(victim.queue)
             elif found.what == "block":
                 await self._until_room()
             else:
-                lane.dropped(1, "the outbox is full")
+                lane.dropped(1, _FULL)
                 return False
 
     async def _until_room(self) -> None:

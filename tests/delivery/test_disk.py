@@ -203,11 +203,11 @@ async def test_while_intake_is_refused_the_outbox_keeps_to_what_the_disk_holds(b
     lane = one.outbox.lane("f", "up")
     await lane.open()
     lane.rules = Store(full="block", priority=7)
-    await one.outbox.store(lane, Parcel("t", bytes(500)))
+    await one.outbox.keep(lane, Parcel("t", bytes(500)))
     await one.look(50)
     assert one.journal.spares == {"disk"}
     assert one.outbox.limit_bytes == one.outbox.bytes + 100 // 8
-    blocked = asyncio.create_task(one.outbox.store(lane, Parcel("t", bytes(100))))
+    blocked = asyncio.ensure_future(one.outbox.keep(lane, Parcel("t", bytes(100))))
     await asyncio.sleep(0.05)
     assert not blocked.done()
     await one.look(10_000)
@@ -270,7 +270,7 @@ async def filled(one: Bench | RealBench, priority: int, count: int) -> None:
     await lane.open()
     lane.rules = Store(priority=priority)
     for _ in range(count):
-        await one.outbox.store(lane, Parcel("t", os.urandom(10_000)))
+        await one.outbox.keep(lane, Parcel("t", os.urandom(10_000)))
 
 
 class RealBench:
@@ -313,7 +313,7 @@ async def test_the_journals_own_spare_room_goes_before_any_message(small_disk: C
     await one.journal.open()
     await filled(one, 2, 1200)
     lane = one.outbox.lanes["f", "up2"]
-    await lane.evict(11_000_000)
+    await lane.evict(11_000_000, "by this test")
     before = one.messages(2)
     assert before
     disk.fill(leaving=2 * MIB)

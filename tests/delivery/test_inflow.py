@@ -347,6 +347,8 @@ async def test_a_page_that_cannot_be_read_is_asked_for_again(bench: Bench, monke
     monkeypatch.setattr(module, "Backoff", lambda first_s, most_s: Backoff(0.001, 0.001))
     await bench.inflow(window=10)
     await until(lambda: len(bench.function.begun) == 5, "all of them")
+    assert left == [0], "it was asked three times"
+    assert sorted(bench.function.begun) == [str(number) for number in range(5)], "each once"
 
 
 def test_an_allowance_that_was_lost_count_of_is_counted_anew() -> None:

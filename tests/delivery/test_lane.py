@@ -48,7 +48,7 @@ async def until(condition: Callable[[], Any], what: str = "the condition") -> No
 
 async def store(agent: Agent, lane: Any, *bodies: str, to: str = "t") -> None:
     for body in bodies:
-        await agent.outbox.store(lane, Parcel(to, body.encode()))
+        await agent.outbox.keep(lane, Parcel(to, body.encode()))
 
 
 async def all_arrive(agent: Agent, output: Output) -> None:
@@ -224,7 +224,7 @@ async def test_what_waits_too_long_expires_also_on_disk_alone(agent: Any, monkey
     monkeypatch.setattr(backlog, "_READY", 5)
     one = agent()
     lane = await one.lane(Output(Receiver(here=False), numbered=True), rules=Store(ttl_s=0.1))
-    await asyncio.gather(*(one.outbox.store(lane, Parcel("t", b"x")) for _ in range(400)))
+    await asyncio.gather(*(one.outbox.keep(lane, Parcel("t", b"x")) for _ in range(400)))
     await until(lambda: lane.counts["expired"] == 400)
     await one.written()
     at_rest(one)
@@ -305,7 +305,9 @@ async def test_what_has_just_left_is_not_dropped_once_more(agent: Any) -> None:
     lane = await one.lane(output)
     await store(one, lane, *"abc")
     evicting: list[asyncio.Task[int]] = []
-    output.sent[-1].done.add_done_callback(lambda _done: evicting.append(asyncio.create_task(lane.evict(1 << 30))))
+    output.sent[-1].done.add_done_callback(
+        lambda _done: evicting.append(asyncio.create_task(lane.evict(1 << 30, "by this test")))
+    )
     output.answer()
     await until(lambda: evicting and evicting[0].done())
     at_rest(one)
@@ -434,7 +436,7 @@ async def test_the_next_run_goes_on_with_open_exchanges(agent: Any) -> None:
     await first.close()
     second = agent()
     other = await second.lane(Output(Receiver("elsewhere", here=False), numbered=True), "other")
-    await asyncio.gather(*(second.outbox.store(other, Parcel("t", b"other")) for _ in range(100)))
+    await asyncio.gather(*(second.outbox.keep(other, Parcel("t", b"other")) for _ in range(100)))
     taken = {number for number, _ in await numbers_on_disk(second)}
     assert len(taken) == 105  # nobody has got one of those that are open
     output = Output(there, numbered=True)
@@ -483,7 +485,7 @@ async def test_what_its_receiver_has_neither_expires_nor_is_dropped(agent: Any, 
     second, output = agent(), Output(there, numbered=True)
     lane = await second.lane(output)
     await until(lambda: lane.counts["expired"] == 1)
-    await lane.evict(1 << 30)
+    await lane.evict(1 << 30, "by this test")
     assert lane.count == 1
     output.see(True)
     await all_arrive(second, output)

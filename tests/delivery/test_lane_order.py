@@ -116,7 +116,7 @@ class Story:
 
     async def evict(self, _to: str, count: int) -> None:
         """Some go, on purpose, while everything else goes on."""
-        self.evictions.append(asyncio.create_task(self.lane.evict(count * 5)))
+        self.evictions.append(asyncio.create_task(self.lane.evict(count * 5, "by this test")))
 
     async def _ended(self, agent: Agent) -> None:
         """What this run has dropped is known when it is over."""

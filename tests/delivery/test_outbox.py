@@ -83,7 +83,7 @@ async def test_one_message_too_many(agent: Any, policy: FullPolicy, arrive: list
     one = agent(room if of == "limit" else 1 << 30)
     output = away()
     lane = await one.lane(output, rules=Store(full=policy, quota_bytes=room if of == "quota" else None))
-    waits = [soon(one.outbox.store(lane, parcel(number))) for number in range(10)]
+    waits = [soon(one.outbox.keep(lane, parcel(number))) for number in range(10)]
     await asyncio.sleep(0)
     await one.written()
     await one.written()
@@ -105,11 +105,11 @@ async def test_the_least_important_makes_room(agent: Any) -> None:
         for name, priority, output in zip(("low", "lower", "high"), (4, 2, 7), outputs, strict=True)
     ]
     for number in range(3):
-        await one.outbox.store(low, parcel(number))
-        await one.outbox.store(lower, parcel(number))
+        await one.outbox.keep(low, parcel(number))
+        await one.outbox.keep(lower, parcel(number))
     for number in range(4):
-        await one.outbox.store(high, parcel(number))
-    await one.outbox.store(lower, parcel(9))  # nobody is below it
+        await one.outbox.keep(high, parcel(number))
+    await one.outbox.keep(lower, parcel(9))  # nobody is below it
     assert (low.count, lower.count, high.count) == (2, 0, 4)
     await drained(one, *outputs)
     assert [numbers(output.to.got) for output in outputs] == [[1, 2], [], [0, 1, 2, 3]]
@@ -120,8 +120,8 @@ async def test_what_is_on_its_way_is_not_dropped_and_does_not_hang(agent: Any) -
     output = Output(Receiver(), window=3)
     lane = await one.lane(output, rules=Store(full="drop_oldest"))
     for number in range(3):
-        await one.outbox.store(lane, parcel(number))
-    await asyncio.wait_for(one.outbox.store(lane, parcel(3)), 5)
+        await one.outbox.keep(lane, parcel(number))
+    await asyncio.wait_for(one.outbox.keep(lane, parcel(3)), 5)
     assert (len(output.sent), lane.counts["dropped"]) == (3, 1)
     await drained(one, output)
     assert numbers(output.to.got) == [0, 1, 2]
@@ -132,8 +132,10 @@ async def test_two_evictions_at_once_count_each_row_once(agent: Any) -> None:
     output = away()
     lane = await one.lane(output)
     for number in range(20):
-        await one.outbox.store(lane, parcel(number))
-    await asyncio.gather(lane.evict(5 * SIZE), lane.evict(5 * SIZE), lane.evict(2 * SIZE))
+        await one.outbox.keep(lane, parcel(number))
+    await asyncio.gather(
+        lane.evict(5 * SIZE, "by this test"), lane.evict(5 * SIZE, "by this test"), lane.evict(2 * SIZE, "by this test")
+    )
     assert lane.count == await one.rows()
     await drained(one, output)
     assert numbers(output.to.got) == [*range(20)][-len(output.to.got) :]
@@ -144,8 +146,8 @@ async def test_everybody_who_waits_for_room_gets_it(agent: Any) -> None:
     outputs = [away() for _ in range(3)]
     lanes = [await one.lane(output, rules=Store(full="block"), function=f"f{at}") for at, output in enumerate(outputs)]
     for number in range(4):
-        await one.outbox.store(lanes[0], parcel(number))
-    waits = [soon(one.outbox.store(lane, parcel(number))) for number in range(10) for lane in lanes[1:]]
+        await one.outbox.keep(lanes[0], parcel(number))
+    waits = [soon(one.outbox.keep(lane, parcel(number))) for number in range(10) for lane in lanes[1:]]
     await asyncio.sleep(0.02)
     assert not any(wait.done() for wait in waits)
     outputs[0].see(True)
@@ -161,8 +163,8 @@ async def test_what_comes_behind_a_blocked_message_does_not_overtake_it(agent: A
     output = Output(Receiver(here=False), at_once=True)
     lane = await one.lane(output, rules=Store(full="block"))
     for number in range(2):
-        await one.outbox.store(lane, parcel(number))
-    blocked = soon(one.outbox.store(lane, parcel(2)))
+        await one.outbox.keep(lane, parcel(number))
+    blocked = soon(one.outbox.keep(lane, parcel(2)))
     await asyncio.sleep(0.01)
     output.see(True)
     other = say(lane, "elsewhere", f"50{BODY}")
@@ -178,18 +180,20 @@ async def test_a_raised_limit_lets_the_blocked_in(agent: Any) -> None:
     one = agent(2 * SIZE)
     output = away()
     lane = await one.lane(output, rules=Store(full="block"))
-    waits = [soon(one.outbox.store(lane, parcel(number))) for number in range(4)]
+    waits = [soon(one.outbox.keep(lane, parcel(number))) for number in range(4)]
     await one.written()
+    assert [wait.done() for wait in waits] == [True, True, False, False]
     one.outbox.limit(10 * SIZE)
-    await asyncio.gather(*waits)
+    await asyncio.wait_for(asyncio.gather(*waits), 20)
     await drained(one, output)
+    assert numbers(output.to.got) == [0, 1, 2, 3]
 
 
 async def test_a_hurried_outbox_keeps_nobody_waiting_and_loses_nothing(agent: Any) -> None:
     one = agent(2 * SIZE)
     output = away()
     lane = await one.lane(output, rules=Store(full="block"))
-    waits = [soon(one.outbox.store(lane, parcel(number))) for number in range(6)]
+    waits = [soon(one.outbox.keep(lane, parcel(number))) for number in range(6)]
     await one.written()
     one.outbox.hurry()
     await asyncio.wait_for(asyncio.gather(*waits), 5)
@@ -252,7 +256,7 @@ async def test_shedding_takes_from_low_priorities_alone(agent: Any) -> None:
     ]
     for lane in lanes:
         for number in range(4):
-            await one.outbox.store(lane, parcel(number))
+            await one.outbox.keep(lane, parcel(number))
     freed = await one.outbox.shed(5 * SIZE)
     assert freed >= 5 * SIZE and [lane.count for lane in lanes] == [0, 3, 4]
     await one.outbox.shed(1 << 30)

@@ -54,9 +54,9 @@ async def test_what_the_broker_refuses_for_good_becomes_a_dead_letter(
         with pytest.raises(Exception, match="refused a message: reason 0x87: we are not authorised"):
             await wait
     else:
-        await agent.outbox.store(lane, Parcel("forbidden", b"no", id="e1/out"))
+        await agent.outbox.keep(lane, Parcel("forbidden", b"no", id="e1/out"))
         await until(lambda: lane.counts["refused"] == 1)
-    await agent.outbox.store(lane, Parcel("allowed", b"yes"))
+    await agent.outbox.keep(lane, Parcel("allowed", b"yes"))
     message = await other.anext()
     assert message.payload == b"yes"
     await until(lambda: lane.count == 0)
@@ -79,7 +79,7 @@ async def test_more_than_a_thousand_a_second_leave_exactly_once(mosquitto, sessi
     one = await output(host, await session(broker.url, version=version, session_expiry_s=300), qos=2)
     lane = await agent.lane(one)
     began = time.monotonic()
-    await asyncio.gather(*(agent.outbox.store(lane, Parcel("t", b"%d" % number)) for number in range(3000)))
+    await asyncio.gather(*(agent.outbox.keep(lane, Parcel("t", b"%d" % number)) for number in range(3000)))
     await until(lambda: lane.count == 0)
     took_s = time.monotonic() - began
     await agent.written()
