@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edgehost.agent import Agent, Options, main, parse
+from edgehost.agent import Agent, main
 from edgehost.config import Broker, Config
 from edgehost.errors import EdgehostError
 from edgehost.event import Event
+from edgehost.options import Options, parse
 
 PATIENCE_S = float(os.environ.get("EDGEHOST_TEST_PATIENCE_S", "30"))
 

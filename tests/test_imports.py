@@ -30,6 +30,7 @@ FLOORS = {
     "edgehost.sdk": 1,
     "edgehost.control": 1,
     "edgehost.watch": 1,
+    "edgehost.options": 1,
     "edgehost.embedded_broker": 1,
     "edgehost.service": 1,
     "edgehost.engine": 2,

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edgehost.agent import Agent, Options
+from edgehost.agent import Agent
 from edgehost.config import Config, Http, SerialPort
 from edgehost.control.protocol import Reloaded
 from edgehost.engine.function import Function
 from edgehost.errors import ConfigError, ControlError
 from edgehost.event import Event
+from edgehost.options import Options
 
 PATIENCE_S = float(os.environ.get("EDGEHOST_TEST_PATIENCE_S", "30"))
 ECHO = "handler = lambda context, event: event.body"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edgehost.agent import parse
 from edgehost.cli import run as run_command
 from edgehost.cli.run import START_AGENT, agent_arguments
+from edgehost.options import parse
 
 
 @pytest.fixture
