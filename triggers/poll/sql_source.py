@@ -125,6 +125,11 @@ class SqlSource:
     def _reason(self, error: Exception) -> str:
         if self._interrupted:
             return f"the query took longer than {self._around.timeout_s:g} s; make it quicker (an index?), or raise timeout"
+        if self._settings.driver == "sqlite3" and "readonly" in str(error) and Path(f"{self._file}-journal").exists():
+            return (
+                f"{self._file} was left in the middle of a transaction (a crash, a power cut), which reading alone cannot undo; "
+                "let the program that writes it open it, then it is read"
+            )
         return f"the query failed: {' '.join(str(error).split())}"
 
 

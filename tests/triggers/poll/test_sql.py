@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 import types
@@ -50,6 +51,21 @@ async def test_changed_rows_are_found_by_their_key(poll: Poll, database: Path) -
     run(database, "UPDATE readings SET t = 30 WHERE id = 2", "DELETE FROM readings WHERE id = 1")
     await polled.until(lambda: len(polled.bodies) == 3)
     assert polled.bodies[2] == {"id": 2, "t": 30.0}
+
+
+async def test_a_power_cut_in_the_middle_of_a_write_is_told_until_its_writer_has_undone_it(poll: Poll, database: Path) -> None:
+    cut = database.with_name("cut.db")
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN")
+        writer.executemany("INSERT INTO readings VALUES (?, 0)", ((number,) for number in range(3, 20_000)))
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{database}{suffix}", f"{cut}{suffix}")
+    polled = await poll({"sql": {"database": cut.name, "query": NEWER}, "cursor": "id"})
+    await polled.told("degraded", "left in the middle of a transaction", "let the program that writes it open it")
+    run(cut, "INSERT INTO readings VALUES (3, NULL)")
+    await polled.told("running")
+    await polled.until(lambda: len(polled.bodies) == 3)
 
 
 async def test_every_type_of_value_is_json(poll: Poll, database: Path) -> None:
