@@ -221,7 +221,8 @@ class Deployment:
             await asyncio.gather(*(stop_all([trigger.stop], host.log) for trigger, host, _ in idle if trigger is not None))
             for _, host, _ in idle:
                 host.way.hurry()  # what lies on disk may have begun without its trigger
-            await asyncio.gather(*(host.way.drained() for _, host, _ in idle))
+            with self._around.outbox.hurried(self.name):
+                await asyncio.gather(*(host.way.drained() for _, host, _ in idle))
             for _, before, spec in idle:
                 await self._start_trigger(version, spec)
                 self._triggers = [each for each in self._triggers if each[1] is not before]
@@ -271,7 +272,8 @@ class Deployment:
             inflow.rest()
             delivery.hurry()
         drains = [*(host.way.drained() for _, host, _ in triggers), *(inflow.drained() for inflow, _ in orphans.values())]
-        await asyncio.gather(*stops, *drains)
+        with self._around.outbox.hurried(self.name):
+            await asyncio.gather(*stops, *drains)
         for _, host, _ in triggers:
             host.report("stopped")
 
@@ -286,7 +288,8 @@ class Deployment:
             await self._stop_triggers()
         if self._chained is not None:
             self._chained.hurry()
-        await asyncio.gather(*(self._end_version(version, None) for version in list(self._versions)))
+        with self._around.outbox.hurried(self.name):
+            await asyncio.gather(*(self._end_version(version, None) for version in list(self._versions)))
 
     def submit(self, event: Event) -> asyncio.Future[Response]:
         """A direct call (invoke, call_function): the caller waits and decides itself what to do with a failure."""

@@ -4,7 +4,7 @@
     no room, others to be dropped     stored when they have gone
     no room, `block`                  waits; so does all that the same function stores after it
     no room, else                     dropped
-    the agent hurries                 nobody waits: what may not be dropped is stored beyond the limit
+    the agent or the function ends    nobody waits: what may not be dropped is stored beyond the limit
 
 What one function stores is asked for in the order in which it comes. Knows lanes; must not know how a message leaves, or what it
 says.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -49,7 +51,9 @@ class Outbox:
         """How many wait for their turn, or have it, by function."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._blocked: set[asyncio.Future[None]] = set()
-        self._hurried = False
+        self._hurried: Counter[str] = Counter()
+        """Functions whose messages wait for no room, and how often that was asked for."""
+        self._ending = False
 
     @property
     def bytes(self) -> int:
@@ -175,8 +179,18 @@ class Outbox:
 
     def hurry(self) -> None:
         """The agent is about to end: nobody waits for room any longer."""
-        self._hurried = True
+        self._ending = True
         self._room()
+
+    @contextmanager
+    def hurried(self, function: str) -> Iterator[None]:
+        """Meanwhile nothing of this function waits for room: its triggers end, and the room may be days away."""
+        self._hurried[function] += 1
+        self._room()
+        try:
+            yield
+        finally:
+            self._hurried[function] -= 1
 
     def close(self) -> None:
         """The agent ends."""
@@ -208,7 +222,7 @@ class Outbox:
         """Queues from which nothing more can go: all that is left of them is leaving."""
         while True:
             found = self._verdict(lane, size_bytes, barren)
-            if found.what == "store" or (found.what == "block" and self._hurried):
+            if found.what == "store" or (found.what == "block" and (self._ending or self._hurried[lane.function])):
                 return True
             if found.what == "evict":
                 victim = next(other for other in self.lanes.values() if other.queue == found.victim)

@@ -13,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edgehost.control.client import Client
 from edgehost.delivery.faults import POINTS, VARIABLE
 from tests.e2e.conftest import Agent, AgentStarter, Broker, BundleMaker, wait_until
 
@@ -149,3 +150,44 @@ def test_an_orderly_stop_with_the_outbox_full_and_the_broker_away_ends_in_time_a
     second = agent(folder, config=config, until="is ready")
     second.wait(lambda: set(expected) <= set(listener.heard), "every message")
     assert listener.heard == expected
+
+
+@pytest.mark.parametrize("then", ["removed", "upgraded"])
+def test_a_function_whose_outbox_is_full_ends_with_the_broker_away_and_loses_nothing(
+    then: str,
+    agent: AgentStarter,
+    bundle: BundleMaker,
+    broker: Callable[..., Broker],
+    ear: Callable[[Broker], Ear],
+    tmp_path: Path,
+) -> None:
+    one = broker(BROKER)
+    one.kill()
+    full = f'{UP}store = {{ full = "block", quota_bytes = 300 }}\n'
+    folder = bundle("up", ECHO, full)
+    rest = f'state = "{tmp_path / "state"}"\n[brokers.default]\nurl = "{one.url}"\nclient_id = "sender"\n'
+    with_it = f'[agent]\nfunctions = ["{folder}"]\n{rest}'
+    first = agent(config=with_it, until="is ready")
+    config = tmp_path / "agent0" / "edgehost.toml"
+    expected = [f"{number:02}" for number in range(20)]
+    for body in expected:
+        assert first.request("POST", "/up", body.encode()).status == 202
+    if then == "removed":
+        config.write_text(f"[agent]\nfunctions = []\n{rest}")
+    else:
+        manifest = folder / "function.toml"
+        manifest.write_text(manifest.read_text().replace("[triggers.web]", "[triggers.other]"))
+    reload(first)
+    if then == "removed":
+        assert not first.functions()
+        config.write_text(with_it)
+        reload(first)
+    one.start()
+    listener = ear(one)
+    first.wait(lambda: set(expected) <= set(listener.heard), "every message")
+    assert listener.heard == expected
+
+
+def reload(agent: Agent) -> None:
+    with Client.connect(agent.socket, 30.0) as client:
+        assert client.reload().problems == []
