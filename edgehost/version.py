@@ -153,6 +153,13 @@ async def stop_all(stops: list[Callable[[], Awaitable[None]]], log: logging.Logg
             log.error("while stopping: %s", in_words(result), exc_info=result)
 
 
+async def broken_off(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end: what it has begun is then all there is."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait((task,))
+
+
 def in_words(error: Exception) -> str:
     """An error of edgehost speaks for itself; what else a plugin raises is named."""
     return str(error) if isinstance(error, EdgehostError) else f"{type(error).__name__}: {error}"

@@ -38,11 +38,12 @@ FLOORS = {
     "edgehost.delivery": 3,
     "edgehost.hosts": 4,
     "edgehost.version": 5,
-    "edgehost.deployment": 6,
-    "edgehost.reload": 6,
-    "edgehost.roster": 7,
-    "edgehost.agent": 8,
-    "edgehost.cli": 9,
+    "edgehost.entrances": 6,
+    "edgehost.deployment": 7,
+    "edgehost.reload": 7,
+    "edgehost.roster": 8,
+    "edgehost.agent": 9,
+    "edgehost.cli": 10,
 }
 PLUGINS = ("edgehost.triggers", "edgehost.runtimes", "edgehost.outputs")
 FOR_PEOPLE = {"typer", "rich", "click"}
