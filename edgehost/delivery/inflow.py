@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -28,13 +27,11 @@ from edgehost.delivery import faults
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import STAYS, Entry
 from edgehost.delivery.journal import Journal
+from edgehost.delivery.kept import PAGE, Kept, Page, page
 from edgehost.delivery.rows import Change, ReceivedRow, first_place
 from edgehost.delivery.window import Window
 from edgehost.event import Event, Response, failure
 from edgehost.manifest.model import Queue
-
-if TYPE_CHECKING:
-    import sqlite3
 
 Deliver = Callable[[Event, Entry], "asyncio.Future[Response]"]
 
@@ -42,29 +39,8 @@ ACCEPTED = Response(202, "text/plain", {}, b"")
 """What a durable event is answered once it is on disk."""
 _READY = 1024
 _READY_BYTES = 4 * 1024 * 1024
-_PAGE = 256
-_PAGE_BYTES = 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Event).decode
-
-
-class _Kept:
-    """One event that is on disk and waits in memory too."""
-
-    __slots__ = ("attempts", "event", "key", "place", "size_bytes")
-
-    def __init__(self, place: int, event: Event, key: str | None, attempts: int, size_bytes: int) -> None:
-        self.place, self.event, self.key, self.attempts, self.size_bytes = place, event, key, attempts, size_bytes
-
-
-class _Page(NamedTuple):
-    """Events from disk, in order. `more`: there are others behind them."""
-
-    kept: list[_Kept]
-    more: bool
-    unreadable: list[int]
-    """Places of damaged rows, which are deleted."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +71,7 @@ class Inflow:
         self._loop = asyncio.get_running_loop()
         self._queue = queue = inlet.queue
         self._end = first_place(queue + 1)
-        self._ready: deque[_Kept] = deque()
+        self._ready: deque[Kept] = deque()
         self._ready_bytes = 0
         self._held: deque[tuple[Event, str | None, asyncio.Future[Response]]] = deque()
         self._loaded = first_place(queue) - 1
@@ -105,7 +81,7 @@ class Inflow:
         self._loading = False
         self._asked_to = 0
         """No row beyond this place is in the page that is being loaded."""
-        self._coming: list[_Kept] = []
+        self._coming: list[Kept] = []
         """What has been kept behind that place since: it goes on from there, if the page reaches so far."""
         self._given = 0
         self._resting = False
@@ -185,9 +161,9 @@ class Inflow:
         place = self._journal.take_places("event", self._queue)
         self._allowance.take(len(data))
         row = ReceivedRow(place, data, key, self._journal.now())
-        self._journal.commit(Change((row,)), partial(self._kept, _Kept(place, event, key, 0, len(data)), future))
+        self._journal.commit(Change((row,)), partial(self._kept, Kept(place, event, key, 0, len(data)), future))
 
-    def _kept(self, kept: _Kept, future: asyncio.Future[Response], _result: None, error: BaseException | None) -> None:
+    def _kept(self, kept: Kept, future: asyncio.Future[Response], _result: None, error: BaseException | None) -> None:
         if error is not None:
             self._allowance.give_back(kept.size_bytes)
             if not future.done():
@@ -209,7 +185,7 @@ class Inflow:
         if not future.done():
             future.set_result(ACCEPTED)
 
-    def _make_ready(self, kept: _Kept) -> None:
+    def _make_ready(self, kept: Kept) -> None:
         self._loaded = kept.place
         self._ready.append(kept)
         self._ready_bytes += kept.size_bytes
@@ -250,10 +226,10 @@ class Inflow:
             entry = Entry(kept.place, kept.key, self._inlet.keep_s, kept.attempts)
             faults.at("inflow.given")
             self.deliver(kept.event, entry).add_done_callback(partial(self._answered, kept))
-        if self._loaded < self._newest and len(ready) < _PAGE // 2:
+        if self._loaded < self._newest and len(ready) < PAGE // 2:
             self._load()
 
-    def _answered(self, kept: _Kept, done: asyncio.Future[Response]) -> None:
+    def _answered(self, kept: Kept, done: asyncio.Future[Response]) -> None:
         self._given -= 1
         if done.result().code in STAYS:
             if not self._resting:
@@ -266,7 +242,7 @@ class Inflow:
             self._feed()
         self._set_idle()
 
-    def _came_back(self, kept: _Kept) -> None:
+    def _came_back(self, kept: Kept) -> None:
         """The function has not seen the event: it is as it was, and has its turn again first."""
         self._ready_bytes += kept.size_bytes
         index = next((index for index, other in enumerate(self._ready) if other.place > kept.place), len(self._ready))
@@ -292,10 +268,10 @@ class Inflow:
         after, end = self._loaded, self._end
         # Every place taken by now is handed over before the question, so what the answer lacks is done with.
         self._asked_to = self._journal.next_place("event", self._queue) - 1
-        asked = self._journal.ask(lambda connection: _page(connection, after, end))
+        asked = self._journal.ask(lambda connection: page(connection, after, end))
         asked.add_done_callback(self._page_came)
 
-    def _page_came(self, done: asyncio.Future[_Page]) -> None:
+    def _page_came(self, done: asyncio.Future[Page]) -> None:
         self._loading = False
         coming, self._coming = self._coming, []
         if done.cancelled() or self._resting:
@@ -322,21 +298,3 @@ class Inflow:
         note = f"{len(places)} durable events of queue {self._queue} were damaged on disk and are lost"
         self._journal.notes.append(note)
         self._inlet.log.error("%s", note)
-
-
-def _page(connection: sqlite3.Connection, after: int, end: int) -> _Page:
-    page = _Page([], False, [])
-    size_bytes = 0
-    select = "SELECT place, event, key, attempts FROM events WHERE place > ? AND place < ? ORDER BY place"
-    for place, data, key, attempts in connection.execute(select, (after, end)):
-        try:
-            page.kept.append(_Kept(place, _decode(data), key, attempts, len(data)))
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            page.unreadable.append(place)
-            continue
-        size_bytes += len(data)
-        if len(page.kept) >= _PAGE or size_bytes >= _PAGE_BYTES:
-            page = page._replace(more=True)
-            break
-    connection.executemany("DELETE FROM events WHERE place = ?", [(place,) for place in page.unreadable])
-    return page

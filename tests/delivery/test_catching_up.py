@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edgehost.delivery import inflow as module
+from edgehost.delivery import kept
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import Entry
 from edgehost.delivery.inflow import ACCEPTED, Inflow, Inlet
@@ -59,7 +60,8 @@ class Flow:
 @pytest.fixture
 async def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
     monkeypatch.setattr(module, "_READY", 16)
-    monkeypatch.setattr(module, "_PAGE", 4)
+    for place in (module, kept):
+        monkeypatch.setattr(place, "PAGE", 4)
     one = Journal(tmp_path / "journal.db")
     await one.open()
     yield one
@@ -84,14 +86,14 @@ async def test_every_event_has_its_turn_once(journal: Journal, seed: int) -> Non
 
 async def test_a_source_without_a_pause_is_caught_up_with(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    page = module._page
+    page = module.page
 
     def counted(*asked: Any) -> Any:
         found = page(*asked)
         read.append(len(found[0]))
         return found
 
-    monkeypatch.setattr(module, "_page", counted)
+    monkeypatch.setattr(module, "page", counted)
     flow = Flow(journal, await journal.queue("event", "f", "t"), 8)
     numbers = iter(range(400))
 

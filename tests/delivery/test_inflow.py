@@ -19,6 +19,7 @@ from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import STAYS, Entry
 from edgehost.delivery.inflow import ACCEPTED, Inflow, Inlet
 from edgehost.delivery.journal import Journal
+from edgehost.delivery.kept import PAGE
 from edgehost.delivery.rows import Change
 from edgehost.delivery.window import Window
 from edgehost.event import Event, Response, failure
@@ -164,7 +165,7 @@ async def test_memory_holds_a_part_of_the_backlog_alone(bench: Bench) -> None:
     for _ in range(20):
         inflow.look()
         await asyncio.sleep(0.005)
-    assert len(inflow._ready) <= module._READY + module._PAGE, "however often somebody tells of new rows"
+    assert len(inflow._ready) <= module._READY + PAGE, "however often somebody tells of new rows"
 
 
 @pytest.mark.parametrize("code", sorted(STAYS))
@@ -335,7 +336,7 @@ async def test_a_page_that_cannot_be_read_is_asked_for_again(bench: Bench, monke
     await bench.receive(inflow, *range(5))
     inflow.rest()
     await bench.function.answer()
-    real, left = module._page, [2]
+    real, left = module.page, [2]
 
     def page(connection: sqlite3.Connection, after: int, end: int) -> Any:
         if left[0]:
@@ -343,7 +344,7 @@ async def test_a_page_that_cannot_be_read_is_asked_for_again(bench: Bench, monke
             raise ValueError("not now")
         return real(connection, after, end)
 
-    monkeypatch.setattr(module, "_page", page)
+    monkeypatch.setattr(module, "page", page)
     monkeypatch.setattr(module, "Backoff", lambda first_s, most_s: Backoff(0.001, 0.001))
     await bench.inflow(window=10)
     await until(lambda: len(bench.function.begun) == 5, "all of them")
