@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from edgehost.cli import checks, kernel_probe, terminal
+from edgehost.cli import checks, journal_checks, journal_disk, kernel_probe, terminal
 from edgehost.cli.broker_probe import probe
 from edgehost.cli.checks import Finding
 from edgehost.cli.exits import FAILED
@@ -22,6 +22,8 @@ from edgehost.config import DEFAULT_BROKER, Broker, Config
 from edgehost.engine import cgroup, landlock
 from edgehost.profile.board import chosen
 from edgehost.profile.here import look
+from edgehost.service.files import CONFIG, STATE
+from edgehost.state import state_folder
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 ROOT = Path("/")
@@ -29,7 +31,7 @@ ROOT = Path("/")
 
 def command(
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Ask the brokers of this edgehost.toml too.")
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Look at its journal, ask its brokers.")
     ] = None,
     broker: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Ask this broker, as in mqtt://HOST; may be repeated.")
@@ -64,6 +66,7 @@ def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Ite
     yield checks.http(checks.installed_version)
     yield checks.memory(ROOT)
     yield checks.temporary_folder(Path(tempfile.gettempdir()), checks.free_bytes, checks.may_read_and_write)
+    yield from _journal(settings or Config())
     yield checks.kernel(os.uname().release, kernel_probe.has_memfd(), kernel_probe.has_pidfd(), landlock.version())
     yield checks.cgroups(ROOT)
     yield checks.limits(cgroup.usable(cgroup.own_folder(ROOT), os.getpid()))
@@ -76,6 +79,16 @@ def _findings(brokers: list[tuple[str, Broker]], settings: Config | None) -> Ite
     for name, one in brokers:
         yield checks.broker(name, one, probe)
     yield checks.onnxruntime(checks.ask_onnxruntime)
+
+
+def _journal(settings: Config) -> Iterator[Finding]:
+    """The journal of an agent with these settings. Those of the service say nothing of the folder that systemd makes for it."""
+    of_service = settings.state is None and settings.source == Path(CONFIG)
+    folder = Path(STATE) if of_service else state_folder(settings.state, os.environ, os.getuid())
+    place = journal_checks.place_of(folder)
+    yield journal_checks.journal(place, settings.journal, ROOT, journal_checks.may_use)
+    yield journal_disk.disk(place.there, ROOT)
+    yield journal_checks.room(folder, settings.journal, settings.disk)
 
 
 def _failed(findings: list[Finding]) -> bool:

@@ -106,10 +106,10 @@ def http(version: Callable[[str], str]) -> Finding:
 
 def cgroups(root: Path) -> Finding:
     """Can the memory of a group of processes be limited?"""
-    unified = _text(root / "sys/fs/cgroup/cgroup.controllers")
+    unified = text_of(root / "sys/fs/cgroup/cgroup.controllers")
     if (root / "sys/fs/cgroup/cgroup.controllers").exists():
         return _memory_controller("v2", "memory" in unified.split(), unified.strip().replace(" ", ", "), root)
-    rows = [line.split() for line in _text(root / "proc/cgroups").splitlines() if line and not line.startswith("#")]
+    rows = [line.split() for line in text_of(root / "proc/cgroups").splitlines() if line and not line.startswith("#")]
     enabled = [row[0] for row in rows if len(row) == 4 and row[3] == "1"]
     if not enabled:
         return Finding("cgroups", "warn", "none", WITHOUT_MEMORY_CONTROLLER)
@@ -138,7 +138,7 @@ def sandbox(abi: int) -> Finding:
 def _memory_controller(version: str, memory: bool, controllers: str, root: Path) -> Finding:
     if memory:
         return Finding("cgroups", "ok", f"{version} with {controllers}")
-    command_line = _text(root / "proc/cmdline")
+    command_line = text_of(root / "proc/cmdline")
     advice = WITHOUT_MEMORY_CONTROLLER
     if "cgroup_disable=memory" in command_line and "cgroup_enable=memory" not in command_line:
         # Raspberry Pi's firmware puts cgroup_disable=memory first; a later cgroup_enable=memory wins.
@@ -187,7 +187,7 @@ def serial_ports(root: Path, profile: Profile, usable: Usable) -> Finding:
     """
     usual = (path for pattern in SERIAL_GLOBS for path in (root / "dev").glob(pattern))
     own = (root / port.path.lstrip("/") for port in profile.serial.values())
-    consoles = _text(root / "sys/class/tty/console/active").split()
+    consoles = text_of(root / "sys/class/tty/console/active").split()
     ports = {path.resolve(): path for path in (*usual, *own) if path.exists() and path.resolve().name not in consoles}
     return _devices("serial ports", sorted(ports.values()), usable, "dialout")
 
@@ -216,6 +216,9 @@ def onnxruntime(ask: Callable[[], subprocess.CompletedProcess[str]]) -> Finding:
         answer = ask()
     except subprocess.TimeoutExpired:
         return Finding("onnxruntime", "fail", f"importing it takes over {ONNX_WAIT_S:g} s", ONNX_REINSTALL)
+    except OSError as error:
+        found = f"unknown: {sys.executable} cannot be started to import it: {error.strerror}"
+        return Finding("onnxruntime", "warn", found, "run this check as the user the agent runs as")
     if answer.returncode < 0:
         found = f"importing it ends with signal {-answer.returncode}: this build is not for this CPU"
         return Finding("onnxruntime", "fail", found, "install another version of onnxruntime")
@@ -243,7 +246,7 @@ def temporary_folder(folder: Path, free_bytes: Callable[[Path], int], usable: Us
 
 def memory(root: Path) -> Finding:
     """Is there memory for an agent and a few workers?"""
-    values = dict(line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines() if ":" in line)
+    values = dict(line.split(":", 1) for line in text_of(root / "proc/meminfo").splitlines() if ":" in line)
     if "MemAvailable" not in values:
         return Finding("memory", "warn", "unknown: /proc/meminfo says nothing", "mount /proc")
     available, total = (int(values[key].split()[0]) // 1024 for key in ("MemAvailable", "MemTotal"))
@@ -266,6 +269,14 @@ def kernel(release: str, memfd: bool, pidfd: bool, landlock: int) -> Finding:
 def installed_version(package: str) -> str:
     """The version of an installed distribution; raises PackageNotFoundError."""
     return metadata.version(package)
+
+
+def text_of(path: Path) -> str:
+    """What is in a file; "" if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def may_read_and_write(path: Path) -> bool:
@@ -291,13 +302,6 @@ def _versions(names: Sequence[str], version: Callable[[str], str]) -> tuple[list
         except metadata.PackageNotFoundError:
             missing.append(name)
     return there, missing
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _group(path: Path) -> str:

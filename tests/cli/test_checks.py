@@ -211,6 +211,14 @@ def test_an_onnxruntime_that_hangs_fails():
     assert checks.onnxruntime(hang).found == "importing it takes over 120 s"
 
 
+def test_a_python_that_this_user_may_not_start_is_no_end_of_the_check():
+    def refuse() -> subprocess.CompletedProcess[str]:
+        raise PermissionError(13, "Permission denied")
+
+    finding = checks.onnxruntime(refuse)
+    assert finding.state == "warn" and "cannot be started to import it: Permission denied" in finding.found
+
+
 @pytest.mark.parametrize(
     ("free", "usable", "state"),
     [(0, True, "fail"), (20 * checks.MIB, True, "warn"), (1 << 40, True, "ok"), (1 << 40, False, "fail")],
@@ -296,6 +304,7 @@ def test_check_runs_on_this_machine(program, free_port):
     result = program("check", "--json", "--broker", f"mqtt://127.0.0.1:{free_port()}")
     findings = {finding["name"]: finding for finding in result.json["findings"]}
     assert findings["python"]["state"] == findings["packages"]["state"] == "ok"
+    assert {"journal", "journal disk", "journal room"} <= findings.keys()
     assert findings["broker"]["state"] == "fail" and "nothing listens there" in findings["broker"]["found"]
     assert result.code == 1
 
