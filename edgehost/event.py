@@ -70,6 +70,7 @@ class Response(Struct, frozen=True, array_like=True, gc=False):
 # Failure codes, with the HTTP status each becomes (handler contract, "Status codes of the HTTP trigger").
 FAILURES = {
     "raised": 500,
+    "permanent": 500,
     "worker_died": 500,
     "timeout": 408,
     "no_worker": 503,

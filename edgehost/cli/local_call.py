@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from edgehost.cli.answers import LogRecord
 from edgehost.control.local import event_of
 from edgehost.control.protocol import Invoke
-from edgehost.engine.call import whole
+from edgehost.engine.call import BrokenOffError, whole
 from edgehost.engine.function import Function
 from edgehost.engine.nursery import Nursery, breed_of
 from edgehost.engine.spec import worker_spec
@@ -83,8 +83,8 @@ async def _call(manifest: Manifest, event: Event) -> tuple[Response, float]:
 async def _whole(response: Response) -> Response:
     try:
         return await whole(response)
-    except ConnectionError as error:
-        return failure("raised", f"the stream broke off: {error}")
+    except BrokenOffError as error:
+        return failure(error.code, f"the stream broke off: {error}")
 
 
 class _Collector(logging.Handler):

@@ -16,7 +16,7 @@ from secrets import token_hex
 from edgehost.delivery.ending import Entry
 from edgehost.delivery.lane import Lane
 from edgehost.delivery.route import Route
-from edgehost.engine.call import whole
+from edgehost.engine.call import BrokenOffError, whole
 from edgehost.errors import EdgehostError, TriggerError
 from edgehost.event import Event, Response, failure
 from edgehost.parcel import Parcel
@@ -71,8 +71,8 @@ async def in_one_piece(response: Response) -> Response:
     """A stream read to its end; one that breaks off is a failure."""
     try:
         return await whole(response)
-    except ConnectionError as error:
-        return failure("raised", f"its stream broke off: {error}")
+    except BrokenOffError as error:
+        return failure(error.code, f"its stream broke off: {error}")
 
 
 async def all_sent(waits: Sequence[Awaitable[None]]) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from edgehost.engine import frames
 from edgehost.engine.frames import encode
 from edgehost.engine.gateway import CallLog, Gateway
+from edgehost.engine.permanent import is_permanent
 from edgehost.engine.port import AgentGoneError, Port
 from edgehost.engine.traces import trace
 from edgehost.event import Response, failure
@@ -27,6 +28,8 @@ PLAIN = frozenset({bytes, str, dict, list})
 """Results that are neither a stream nor a Response: nearly all."""
 ANSWER_AGE_S = 50e-6
 """Answers leave in bursts of about this much work: the agent takes one while the worker makes the next."""
+WHOLE = ("", "")
+"""How a stream ends that did not break off."""
 LATE = "the handler did not answer before its deadline"
 _PEAK_DECAY = 0.98
 """Per event: after a slow one, about 350 quick ones bring the credit back from one to sixty-four."""
@@ -39,10 +42,11 @@ Item = Event | list[Event]
 class Worker:
     """One loaded function and its way to answer."""
 
-    def __init__(self, port: Port, gateway: Gateway, program: Program) -> None:
+    def __init__(self, port: Port, gateway: Gateway, program: Program, permanent: tuple[str, ...]) -> None:
         self.port = port
         self.gateway = gateway
         self.program = program
+        self.permanent = permanent
         self.context = program.context
 
     def begin(self, call: int, deadline: float, now: float, item: Item) -> bool:
@@ -90,20 +94,35 @@ class Worker:
         except Exception as error:
             self.fail(call, error, item, message=f"the answer cannot be sent: {type(error).__name__}: {error}")
 
-    def fail(self, call: int, error: BaseException, item: Item, code: str = "raised", message: str = "") -> None:
-        """Answer with a failure; its traceback goes to the log, and to the caller only with `debug = true`.
+    def fail(self, call: int, error: BaseException, item: Item, code: str = "", message: str = "") -> None:
+        """Answer with a failure; its traceback goes to the log, and to the caller only with `debug = true`. Without a `code` the
+        exception says whether another try may mend it.
 
         A raise fails every member of a batch (handler contract, "Batching").
         """
         message = message or describe(error)
-        self.gateway.log("error", message, {"traceback": trace(error)})
-        text = self.gateway.redaction.text(trace(error) if getattr(self.context, "debug", False) else message)
-        self._answer(call, failure(code, text.encode("utf-8", "replace").decode()), item)
+        self._log(message, error)
+        text = trace(error) if getattr(self.context, "debug", False) else message
+        several = isinstance(item, list) and len(item) > 1
+        self._answer(call, failure(code or self._code(error, several), self._told(text)), item)
 
     def exits(self, call: int, error: SystemExit, item: Item) -> None:
         """The last answer of a worker whose handler calls sys.exit."""
         self.fail(call, error, item, "worker_died", f"the handler ended its worker with sys.exit({error.code!r})")
         self.port.flush()
+
+    def broken_off(self, error: Exception) -> tuple[str, str]:
+        """How a stream ends that cannot go on."""
+        self.trouble("the stream broke off", error)
+        return self._told(describe(error)), self._code(error)
+
+    def _code(self, error: BaseException, several: bool = False) -> str:
+        """What came out of a batch of `several` is the fault of one event that nobody names: it condemns none of them."""
+        return "permanent" if self.permanent and not several and is_permanent(error, self.permanent) else "raised"
+
+    def _told(self, text: str) -> str:
+        """`text` as it may leave the worker."""
+        return sendable(self.gateway.redaction.text(text))
 
     def _answer(self, call: int, response: Response, item: Item) -> None:
         if isinstance(item, list):
@@ -111,11 +130,12 @@ class Worker:
         else:
             self.port.answer(frames.ANSWER, call, self._with_logs(call, response))
 
-    def trouble(self, what: str, error: BaseException) -> str:
-        """Log what went wrong outside of an answer; gives the error as one line."""
-        reason = describe(error)
-        self.gateway.log("error", f"{what}: {reason}", {"traceback": trace(error)})
-        return reason
+    def trouble(self, what: str, error: BaseException) -> None:
+        """Log what went wrong outside of an answer."""
+        self._log(f"{what}: {describe(error)}", error)
+
+    def _log(self, message: str, error: BaseException) -> None:
+        self.gateway.log("error", sendable(message), {"traceback": sendable(trace(error))})
 
     def leave(self, call: int, started: float, body: Any) -> float:
         """After every event: half lines of print leave, a borrowed view ends, the service time is known. Gives the time now."""
@@ -169,6 +189,11 @@ def wants_logs(event: Event) -> str:
 def describe(error: BaseException) -> str:
     """An exception as one line for a caller: its text, or its type where it has none."""
     return str(error) or type(error).__name__
+
+
+def sendable(text: str) -> str:
+    """`text` without lone surrogates, which json.loads makes and no frame can carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def end_lines() -> None:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from edgehost.engine import frames
-from edgehost.engine.answering import ANSWER_AGE_S, LATE, Item, Worker, about
+from edgehost.engine.answering import ANSWER_AGE_S, LATE, WHOLE, Item, Worker, about
 from edgehost.engine.frames import encode
 from edgehost.engine.gateway import Gateway
 from edgehost.engine.port import AgentGoneError, Port
@@ -21,8 +21,8 @@ from edgehost.sdk.program import Program
 class AsyncWorker(Worker):
     """Begins its inbox in order; a coroutine is cancelled at its deadline, which ends that event and no other."""
 
-    def __init__(self, port: Port, gateway: Gateway, program: Program, concurrency: int) -> None:
-        super().__init__(port, gateway, program)
+    def __init__(self, port: Port, gateway: Gateway, program: Program, permanent: tuple[str, ...], concurrency: int) -> None:
+        super().__init__(port, gateway, program, permanent)
         self._concurrency = concurrency
         self._current: ContextVar[tuple[int, str]] = ContextVar("edgehost_event", default=(0, ""))
         gateway.current = self._current.get
@@ -96,7 +96,7 @@ class AsyncWorker(Worker):
             raise
         except asyncio.CancelledError as error:
             late = monotonic() >= deadline
-            self.fail(call, error, item, "timeout" if late else "raised", LATE if late else "the handler was cancelled")
+            self.fail(call, error, item, "timeout" if late else "", LATE if late else "the handler was cancelled")
         except BaseException as error:
             self.fail(call, error, item)
         finally:
@@ -108,7 +108,7 @@ class AsyncWorker(Worker):
         port = self.port
         items: AsyncGenerator[Any, None] = answer.open_async_stream(result)
         port.windows[call] = frames.STREAM_WINDOW
-        reason = ""
+        end = WHOLE
         try:
             port.answer(frames.STREAM, call, await items.__anext__())
             port.flush()
@@ -119,12 +119,12 @@ class AsyncWorker(Worker):
         except AgentGoneError:
             raise
         except Exception as error:
-            reason = self.trouble("the stream broke off", error)
+            end = self.broken_off(error)
         finally:
             await items.aclose()
             del port.windows[call]
             port.cancelled.discard(call)
-        port.write(frames.END, call, encode(reason))
+        port.write(frames.END, call, encode(end))
 
     async def _may_send(self, call: int) -> bool:
         """Wait until the reader has room for one more chunk; False if it went away."""

@@ -17,6 +17,14 @@ from edgehost.event import Event, Response, failure
 FOREVER = float("inf")
 
 
+class BrokenOffError(ConnectionError):
+    """A stream could not be finished. `code` is the failure in which its event ends, a key of edgehost.event.FAILURES."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class Call(Struct, eq=False):
     """One submitted event (or batch) and everything that is owed to whoever submitted it.
 
@@ -46,7 +54,7 @@ class Call(Struct, eq=False):
     def fail(self, code: str, message: str) -> None:
         """Settle with a failure; a stream that has begun is broken off instead."""
         if self.stream is not None:
-            self.stream.end(message)
+            self.stream.end(message, code)
         self.settle(failure(code, message))
 
 
@@ -54,7 +62,7 @@ class Stream:
     """The chunks of a streamed answer: an async iterator for whoever takes the answer.
 
     `more(n)` is called as chunks are taken, so that the worker may send n more; `cancel()` when the reader goes away early.
-    Raises ConnectionError in the reader when the worker could not finish.
+    Raises BrokenOffError in the reader when the worker could not finish.
     """
 
     def __init__(self, more: Callable[[int], None], cancel: Callable[[], None]) -> None:
@@ -63,6 +71,7 @@ class Stream:
         self._chunks: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._reason: str | None = None
+        self._code = ""
         self._taken = 0
 
     def add(self, chunk: bytes) -> None:
@@ -71,10 +80,10 @@ class Stream:
             self._chunks.append(chunk)
             self._arrived.set()
 
-    def end(self, reason: str) -> None:
-        """No more chunks; `reason` is empty when the stream is complete."""
+    def end(self, reason: str, code: str = "raised") -> None:
+        """No more chunks; `reason` is empty when the stream is complete, else `code` is the failure it stands for."""
         if self._reason is None:
-            self._reason = reason
+            self._reason, self._code = reason, code
             self._arrived.set()
 
     @property
@@ -94,7 +103,7 @@ class Stream:
         while not self._chunks:
             if self._reason is not None:
                 if self._reason:
-                    raise ConnectionError(self._reason)
+                    raise BrokenOffError(self._reason, self._code)
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
@@ -113,7 +122,7 @@ class Stream:
 
 
 async def whole(response: Response) -> Response:
-    """A streamed answer as one piece, for takers that have no use for chunks. Raises ConnectionError if the stream breaks off."""
+    """A streamed answer as one piece, for takers that have no use for chunks. Raises BrokenOffError if the stream breaks off."""
     if response.chunks is None:
         return response
     body = [response.body]

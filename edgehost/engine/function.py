@@ -201,7 +201,7 @@ class Function:
     def _answered_again(self, call: Call, response: Response) -> None:
         """The event has failed already, or its stream ends in a failure (a handler that calls sys.exit in its middle)."""
         if call.stream is not None and response.code:
-            self.stream_ended(call, response.body.decode("utf-8", "replace"))
+            self.stream_ended(call, response.body.decode("utf-8", "replace"), response.code)
 
     def batch_answered(self, call: Call, responses: list[Response]) -> None:
         """A worker answered every event of a batch."""
@@ -213,13 +213,13 @@ class Function:
         if not call.future.done():
             call.future.set_result(responses)
 
-    def stream_ended(self, call: Call, reason: str) -> None:
-        """A stream is over; with a reason it broke off, and its event counts as failed and not as handled."""
+    def stream_ended(self, call: Call, reason: str, code: str) -> None:
+        """A stream is over; with a reason it broke off, and its event counts as failed, with this code, and not as handled."""
         if call.stream is not None and not call.stream.ended:
             if reason:
                 self.counters.handled -= 1
-                self._count(failure("raised", reason))
-            call.stream.end(reason)
+                self._count(failure(code, reason))
+            call.stream.end(reason, code)
 
     def _count(self, response: Response) -> None:
         counters = self.counters
@@ -285,7 +285,7 @@ class Function:
     def _fail(self, call: Call, code: str, message: str) -> None:
         """Settle with a failure, once: what has failed or was broken off already stays as it is."""
         if call.stream is not None:
-            self.stream_ended(call, message)
+            self.stream_ended(call, message, code)
         elif not call.future.done():
             self.counters.failed += len(call.event) if isinstance(call.event, list) else 1
             self.counters.last_error = message

@@ -20,7 +20,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from edgehost.engine import frames
-from edgehost.engine.call import FOREVER, Call, Stream, whole
+from edgehost.engine.call import FOREVER, BrokenOffError, Call, Stream, whole
 from edgehost.engine.channel import Channel
 from edgehost.engine.credit import credit_for
 from edgehost.engine.frames import HEADER, INLINE_MAX, encode
@@ -180,7 +180,7 @@ class WorkerHandle:
             response = frames.decode_response(payload)
             self._stream(number, replace(response, body=self.channel.take_body(at, size)) if size else response)
         elif kind == frames.END:
-            self._stream_ended(number, frames.decode_text(payload))
+            self._stream_ended(number, *frames.decode_end(payload))
         elif kind == frames.ANSWER_HELD:
             response = frames.decode_response(payload)
             self._hold(number, replace(response, body=self.channel.take_body(at, size)) if size else response)
@@ -290,12 +290,12 @@ class WorkerHandle:
         if number in self.pending and self.state != "ended":
             self.channel.send(frames.frame(frames.CANCEL, number))
 
-    def _stream_ended(self, number: int, reason: str) -> None:
+    def _stream_ended(self, number: int, reason: str, code: str) -> None:
         call = self._finish(number)
         if call.stream is not None:
-            self._when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost))
+            self._when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost, code or "raised"))
         else:
-            self._settle(call, failure("raised", reason))
+            self._settle(call, failure(code, reason))
 
     def _call_function(self, number: int, ask: frames.Ask) -> None:
         def answered(done: asyncio.Future[Response]) -> None:
@@ -320,8 +320,8 @@ class WorkerHandle:
         """A caller in a worker has no use for chunks; the called worker must not wait for a reader that never comes."""
         try:
             response = await asyncio.wait_for(whole(response), timeout_s)
-        except ConnectionError as error:
-            response = failure("raised", str(error))
+        except BrokenOffError as error:
+            response = failure(error.code, str(error))
         except asyncio.TimeoutError:
             response = failure("timeout", f"the stream did not end within {timeout_s:g} s")
         self._reply(number, response)

@@ -60,6 +60,8 @@ class WorkerSpec(Struct, frozen=True, array_like=True):
     settings: Raw | Any = None
     devices: tuple[str, ...] = ()
     """Patterns of device files that its runtime needs, beside those of `sandbox`."""
+    permanent: tuple[str, ...] = ()
+    """Names of exceptions that no other try would mend."""
 
 
 def worker_spec(manifest: Manifest, providers: tuple[str, ...] = ()) -> WorkerSpec:
@@ -88,4 +90,5 @@ def worker_spec(manifest: Manifest, providers: tuple[str, ...] = ()) -> WorkerSp
         providers=providers,
         devices=tuple(runtime.devices(manifest.options, providers)),
         settings=msgspec.Raw(msgspec.msgpack.encode(manifest.options)),
+        permanent=manifest.retry.permanent,
     )

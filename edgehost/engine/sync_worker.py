@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from edgehost.engine import frames
-from edgehost.engine.answering import ANSWER_AGE_S, PLAIN, Item, Worker, about
+from edgehost.engine.answering import ANSWER_AGE_S, PLAIN, WHOLE, Item, Worker, about
 from edgehost.engine.frames import encode
 from edgehost.engine.gateway import Gateway
 from edgehost.engine.port import AgentGoneError, Port
@@ -20,8 +20,8 @@ from edgehost.sdk.program import Program
 class SyncWorker(Worker):
     """Handles its inbox in order. A handler may call `asyncio.run`: no loop is running."""
 
-    def __init__(self, port: Port, gateway: Gateway, program: Program) -> None:
-        super().__init__(port, gateway, program)
+    def __init__(self, port: Port, gateway: Gateway, program: Program, permanent: tuple[str, ...]) -> None:
+        super().__init__(port, gateway, program, permanent)
         self._call = 0
         self._event_id = ""
         self._function = program.handle
@@ -72,7 +72,7 @@ class SyncWorker(Worker):
         port = self.port
         items = answer.open_stream(result)
         port.windows[call] = frames.STREAM_WINDOW
-        reason = ""
+        end = WHOLE
         try:
             port.answer(frames.STREAM, call, next(items))  # type: ignore[arg-type]  # the first item is the head
             port.flush()
@@ -83,12 +83,12 @@ class SyncWorker(Worker):
         except AgentGoneError:
             raise
         except Exception as error:
-            reason = self.trouble("the stream broke off", error)
+            end = self.broken_off(error)
         finally:
             items.close()
             del port.windows[call]
             port.cancelled.discard(call)
-        port.write(frames.END, call, encode(reason))
+        port.write(frames.END, call, encode(end))
 
     def _may_send(self, call: int) -> bool:
         """Wait until the reader has room for one more chunk; False if it went away."""

@@ -40,7 +40,7 @@ def main(spec: WorkerSpec, sock: socket.socket, inbound: int, outbound: int, sec
     gateway = Gateway(port, spec.log_level, _secrets(secrets))
     capture_output(gateway, spec.log_level)
     try:
-        worker = _prepare(port, gateway, load(spec, gateway), spec.concurrency)
+        worker = _prepare(port, gateway, load(spec, gateway), spec)
     except BaseException as error:
         reason = describe(error) if isinstance(error, Exception) else f"the module ended its worker: {error!r}"
         reason = gateway.redaction.text(reason)
@@ -67,13 +67,13 @@ def _secrets(descriptors: list[int]) -> dict[str, str | bytes]:
     return {}
 
 
-def _prepare(port: Port, gateway: Gateway, program: Program, concurrency: int) -> SyncWorker | AsyncWorker:
+def _prepare(port: Port, gateway: Gateway, program: Program, spec: WorkerSpec) -> SyncWorker | AsyncWorker:
     """The worker for this program; one with a loop awaits an async `init_context` on it."""
     if not program.asynchronous:
-        return SyncWorker(port, gateway, program)
+        return SyncWorker(port, gateway, program, spec.permanent)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = AsyncWorker(port, gateway, program, concurrency)
+    worker = AsyncWorker(port, gateway, program, spec.permanent, spec.concurrency)
     started = program.on_start()
     if inspect.isawaitable(started):
         loop.run_until_complete(started)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from edgehost.manifest.model import Manifest, OutputSpec, TriggerSpec
-from edgehost.manifest.problem import Mistake, did_you_mean, show
+from edgehost.manifest.model import Manifest, OutputSpec, Retry, TriggerSpec
+from edgehost.manifest.problem import Mistake, did_you_mean, not_allowed, show
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9_]{0,61}[a-z0-9])?", re.ASCII)
 _PART_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -18,6 +18,7 @@ def check(manifest: Manifest, needs_handler: bool) -> None:
     if needs_handler and not manifest.handler:
         raise Mistake(("handler",), f'missing; the runtime {manifest.runtime} needs one, as in "main:handler" (module:function)')
     _check_load(manifest)
+    _check_retry(manifest.retry)
     _check_env(manifest.env)
     for trigger in manifest.triggers:
         _check_trigger(trigger, manifest)
@@ -37,11 +38,17 @@ def _check_load(manifest: Manifest) -> None:
     if at_once > _MOST_AT_ONCE:
         each = f"{manifest.workers} workers of {manifest.concurrency}"
         raise Mistake(("concurrency",), f"{each} are {at_once} events at once; use {_MOST_AT_ONCE} at most")
-    retry = manifest.retry
+
+
+def _check_retry(retry: Retry) -> None:
     if retry.delay_s > retry.max_delay_s:
         raise Mistake(
             ("retry", "delay_s"), f"{retry.delay_s:g} is more than max_delay_s, {retry.max_delay_s:g}; raise that, or lower this"
         )
+    for index, name in enumerate(retry.permanent):
+        if not all(part.isidentifier() for part in name.split(".")):
+            form = 'the name of an exception, such as "ValueError", or with its module, such as "app.BadReading"'
+            raise not_allowed(("retry", "permanent", index), name, form)
 
 
 def _check_env(env: dict[str, str]) -> None:

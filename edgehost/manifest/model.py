@@ -43,6 +43,8 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     max_delay_s: Seconds = 60.0
     on: tuple[RetryCode, ...] = ("raised", "timeout", "worker_died", "no_worker", "queue_full")
     """Which failures are worth another try; the others fail for good at once."""
+    permanent: tuple[str, ...] = ()
+    """Exceptions that no other try would mend, by class name or by where the class is found (`app.BadReading`)."""
     dead_letter: bool = True
     """Keep an event that failed for good, with its error; see `edgehost dead-letters`."""
 

@@ -158,6 +158,49 @@ def test_a_kill_in_the_middle_of_a_back_off_keeps_the_attempts_made(agent: Agent
     assert (letter.event_id, letter.attempts, len(pump.begun)) == (event_id, 4, 4)
 
 
+PICKY = """
+import json, os
+class BadReading(Exception): ...
+class TooOld(BadReading): ...
+def handler(context, event):
+    with open(os.environ["NOTES"], "a") as notes:
+        notes.write(event.id + " " + event.body.decode() + "\\n")
+    raise {"old": TooOld, "busy": BlockingIOError}[json.loads(event.body)]("not now")
+"""
+
+
+def test_an_exception_that_is_named_permanent_is_tried_once_and_any_other_as_often_as_it_may(
+    agent: AgentStarter, pump: Pump
+) -> None:
+    pump.manifest(f'permanent = ["json.JSONDecodeError", "main.BadReading"]\n{WEB}')
+    (pump.folder / "main.py").write_text(PICKY)
+    one = agent(pump.folder)
+    bodies = {post(one, body): body for body in ('"busy"', '"old"', "no JSON")}
+    told = wait_for_letters(one, 3)
+    assert {bodies[letter.event_id]: (letter.code, letter.attempts) for letter in told} == {
+        '"busy"': ("raised", 3),
+        '"old"': ("permanent", 1),
+        "no JSON": ("permanent", 1),
+    }
+    assert sorted(body for _, body in pump.begun) == ['"busy"', '"busy"', '"busy"', '"old"', "no JSON"]
+    kept = json.loads(edgehost(one, "dead-letters", "list", "--code", "permanent", "--json"))["letters"]
+    assert {bodies[letter["event_id"]] for letter in kept} == {'"old"', "no JSON"}
+
+    pump.manifest(WEB)
+    reload(one)
+    assert replay(one, code="permanent") == 2
+    one.wait(lambda: len(pump.begun) == 11, "both to run three times, now that nothing is permanent")
+
+
+def test_a_stream_that_breaks_off_is_tried_again_unless_it_raised_what_is_permanent(agent: AgentStarter, pump: Pump) -> None:
+    pump.manifest(f'permanent = ["TooOld"]\n{WEB}')
+    (pump.folder / "main.py").write_text(PICKY.replace("    raise", "    yield 'first'\n    yield 'second'\n    raise"))
+    one = agent(pump.folder)
+    bodies = {post(one, body): body for body in ('"busy"', '"old"')}
+    told = {bodies[letter.event_id]: (letter.code, letter.attempts) for letter in wait_for_letters(one, 2)}
+    assert told == {'"busy"': ("raised", 3), '"old"': ("permanent", 1)}
+
+
 def test_drop_takes_them_for_good(agent: AgentStarter, pump: Pump) -> None:
     one = agent(pump.folder)
     for number in range(3):

@@ -20,12 +20,13 @@ needs_landlock = pytest.mark.skipif(landlock.version() < landlock.SCOPE_ABI, rea
 SECRET = "s3cr3t-5f0c2a77d1"
 
 ASK = """
-import ctypes, os, tempfile, time
+import ctypes, inspect, os, tempfile, time
 from pathlib import Path
 
 def handler(context, event):
     try:
-        return str(eval(event.body.decode(), {**globals(), "context": context}))
+        answer = eval(event.body.decode(), {**globals(), "context": context})
+        return answer if inspect.isgenerator(answer) else str(answer)
     except OSError as error:
         return f"{type(error).__name__}: {error}"
 
@@ -52,6 +53,9 @@ def hold(count):
 
 def fail(context):
     raise ValueError(f"cannot log in with {context.secrets['db']!r}")
+
+def stream(context):
+    yield fail(context)
 """
 
 
@@ -173,7 +177,8 @@ def test_a_worker_with_secrets_hides_where_nothing_else_keeps_others_out(agent: 
 def test_a_secret_is_nowhere_but_in_its_worker(agent: Any, bundle: Any, vault: Path) -> None:
     running = agent(bundle("holder", ASK, 'secrets = ["db"]\n'), config=grant(vault))
     worker = int(told(running, "holder", "os.getpid()"))
-    assert bytes(running.invoke("holder", b"fail(context)").body) == b"cannot log in with '***'"
+    for asked in (b"fail(context)", b"stream(context)"):
+        assert bytes(running.invoke("holder", asked).body) == b"cannot log in with '***'"
     told(running, "holder", "context.logger.info('it is %s', context.secrets['db'])")
     told(running, "holder", "context.logger.info_with('it is', value=[context.secrets['db']])")
     told(running, "holder", "print(context.secrets['db'])")

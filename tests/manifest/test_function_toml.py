@@ -41,6 +41,7 @@ def test_every_table_becomes_its_struct(read: Callable[[str], Manifest]) -> None
         attempts = 5
         delay = "500ms"
         max_delay = "1m"
+        permanent = ["ValueError", "app.heat.BadReading"]
         [env]
         ROOM = "kitchen"
         [limits]
@@ -73,7 +74,7 @@ def test_every_table_becomes_its_struct(read: Callable[[str], Manifest]) -> None
     assert (manifest.workers, manifest.concurrency, manifest.timeout_s, manifest.start_timeout_s) == (2, 8, 90, 5)
     assert (manifest.body, manifest.preload, manifest.log_level, manifest.drain) == ("view", ("json",), "debug", "handover")
     assert manifest.queue == Queue(50, "drop_oldest")
-    assert manifest.retry == Retry(5, 0.5, 60.0)
+    assert manifest.retry == Retry(5, 0.5, 60.0, permanent=("ValueError", "app.heat.BadReading"))
     assert manifest.env == {"ROOM": "kitchen"}
     assert manifest.limits == Limits(memory_bytes=128 * 1024 * 1024, open_files=64, cpu=0.5, cpu_s=3600, temp_bytes=1 << 20)
     assert manifest.sandbox == Sandbox(read=("/srv",), network=(1883,))

@@ -22,6 +22,7 @@ TOP_KEYS = (
     "preload, queue, retry, runtime, sandbox, secrets, start_timeout_s, timeout_s, triggers, version or workers"
 )
 DURATION = 'use a number of seconds, or text such as "500ms", "30s" or "1h30m"'
+EXCEPTION = 'use the name of an exception, such as "ValueError", or with its module, such as "app.BadReading"'
 SIZE = 'use a number of bytes, or text such as "128MiB" or "4 MB"'
 
 MISTAKES = [
@@ -70,6 +71,18 @@ MISTAKES = [
     ),
     (H + "[retry]\nattempts = 0", "[retry].attempts: 0 is not allowed; use an integer from 1 up"),
     (H + '[retry]\ndelay = "2m"', "[retry].delay_s: 120 is more than max_delay_s, 60; raise that, or lower this"),
+    (H + '[retry]\npermanent = "ValueError"', '[retry].permanent: "ValueError" is not allowed; use a list of text'),
+    *(
+        (
+            H + f'[retry]\npermanent = ["KeyError", "{name}"]',
+            f'[retry].permanent[1]: "{name}" is not allowed; {EXCEPTION}',
+        )
+        for name in ("value-error", "ValueError()", "app.", ".BadReading", "app..BadReading", "f.<locals>.Bad", "Value Error", "")
+    ),
+    (
+        H + '[retry]\non = ["permanent"]',
+        '[retry].on[0]: "permanent" is not allowed; use "no_worker", "queue_full", "raised", "timeout" or "worker_died"',
+    ),
     (H + "[env]\nPORT = 8080", '[env].PORT: 8080 is not allowed; use text, in quotes: "8080"'),
     (H + '[env]\n"A=B" = "x"', '[env]."A=B": cannot name an environment variable; use letters, digits and _'),
     (H + '[env]\nA = "\\u0000"', "[env].A: holds a NUL character, which an environment variable cannot"),
