@@ -147,7 +147,7 @@ def _read_levels(spec: Section) -> None:
     levels = []
     for item, origin in spec.items("loggerSinks"):
         level = item.get("level", "info") if isinstance(item, Mapping) else item
-        if level not in _LEVELS:
+        if not isinstance(level, str) or level not in _LEVELS:
             raise not_allowed((*origin, "level"), level, choice(_LEVELS))
         levels.append((list(_LEVELS).index(level), _LEVELS[level], origin))
     if levels:

@@ -80,6 +80,7 @@ def test_any_table_with_the_real_plugins(folder: Path, table: dict[str, Any]) ->
 
 @any_folder
 @given(tables(YAML_KEYS))
+@example({"spec": {"loggerSinks": [[]]}})
 def test_any_nuclio_document(plugins: None, folder: Path, document: dict[str, Any]) -> None:
     import yaml
 
