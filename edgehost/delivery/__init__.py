@@ -3,6 +3,7 @@
     journal, rows, clock                        the database as the loop sees it
     writer, transaction, schema, holdings       its one thread
     recovery, salvage, sqlite_errors            a file that is damaged, away, or somebody else's
+    pages, trees                                its rows, past what is broken of it
     way                                         how a trigger's events are led through all of this
     inflow, kept, allowance, window             durable events: on disk before they count as received
     tries, parting, ending, route               one event through the function: tries, dead letter, outputs, the end

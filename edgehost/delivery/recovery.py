@@ -2,7 +2,7 @@
 
     missing                     made
     whole                       migrated to this version
-    damaged, or no journal      what SQLite can still read is copied into a new one; then that takes its place, and the damaged
+    damaged, or no journal      what can still be read is copied into a new one; then that takes its place, and the damaged
                                 one lies beside it as journal.db.damaged-N
     missing, its log is there   the log has what came last: it is read as a database, whole or damaged
     gone or replaced in use     what the open one holds is copied to where it belongs (`rescue`)
@@ -23,6 +23,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from edgehost.delivery.pages import Pages
 from edgehost.delivery.salvage import hold_numbers, salvage
 from edgehost.delivery.schema import found_version, migrate
 from edgehost.delivery.sqlite_errors import is_damage
@@ -178,10 +179,10 @@ def _renewed(path: Path, broken: str) -> str:
 def _saved(path: Path, into: sqlite3.Connection) -> dict[str, int]:
     if not path.is_file():
         return {}
-    with closing(sqlite3.connect(path, isolation_level=None)) as damaged:
+    with closing(Pages(path)) as pages, closing(sqlite3.connect(path, isolation_level=None)) as damaged:
         with suppress(sqlite3.Error):  # no index of the log beside it; if even that cannot be said, there is nothing to read
             damaged.execute("PRAGMA locking_mode = EXCLUSIVE")
-        return salvage(damaged, into)
+        return salvage(damaged, pages, into)
 
 
 def _new_beside(path: Path) -> Path:

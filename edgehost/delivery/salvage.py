@@ -1,11 +1,12 @@
-"""Salvage: every row of a damaged journal that SQLite can still read, copied into a new one. Knows tables and keys, no files.
+"""Salvage: every row of a damaged journal that can still be read, copied into a new one. Knows tables and keys, no files.
 
-    whole        if it can be read from end to end, that is all; else
-    forward      from the first key, and the first of each queue, to the first page that cannot be read
-    behind       from there on key by key, then in growing strides, to the next page that can; so on to the end
-    backward     what a stride has jumped over
-    singly       what is missing between the keys that were found
-    by halves    the same for keys that are texts: between two of them there is always another one
+    by SQLite     from the first row to the first page that cannot be read; nothing, if the first page of all is broken
+    by pages      then every row on every page that belongs to the table, though the way from its first page there is broken;
+                  of a page that is not whole itself only what SQLite, asked for its key, gives too
+
+The tables of a new journal begin on the same pages as those of the damaged one, whatever was written to it: with auto_vacuum
+SQLite keeps the first pages of all trees at the front of the file, in the order in which they were made. So nothing that the
+damaged one says of its tables is needed.
 
 A row whose values are not what its columns hold is left out. Must not know what the rows mean, but that places name their queue.
 """
@@ -14,37 +15,37 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
+from edgehost.delivery.pages import Pages
 from edgehost.delivery.rows import first_place
 from edgehost.delivery.schema import TABLES, columns_of
-
-Row = tuple[Any, ...]
+from edgehost.delivery.trees import Row, Trees
 
 _PLACED = ("events", "outbox")
-"""Tables whose rows lie together by their queue. A first column that is a number says in all tables where a row lies."""
-_NEAR = 4096
-"""Behind what cannot be read so many keys are tried one by one: more rows than any page holds, or several in a row."""
-_MOST_STRIDES = 40
-_MOST_POINTS = 20_000
-_BEYOND = 512
-_MOST_PROBES = 200_000
-_END = 1 << 62
-_MOST_HALVES = 2048
-_UNKNOWN_QUEUES = 16
-"""Queues to look for beyond the highest known: their names may be lost."""
+"""Tables whose rows lie together by their queue."""
 _TYPES: dict[str, tuple[type, ...]] = {"INTEGER": (int,), "REAL": (float, int), "TEXT": (str,), "BLOB": (bytes,)}
 
 
-def salvage(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> dict[str, int]:
-    """Copy every row that can be read, table by table; gives how many. Raises sqlite3.Error only if `fresh` takes no more."""
+def salvage(damaged: sqlite3.Connection, pages: Pages, fresh: sqlite3.Connection) -> dict[str, int]:
+    """Copy every row that can be read, table by table; gives how many. `pages` are those of the same file.
+
+    Raises sqlite3.Error only if `fresh` takes no more.
+    """
     damaged.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    trees = Trees(pages)
     saved = {}
     for table in TABLES:
         fresh.execute("BEGIN")
-        saved[table] = _copy(table, damaged, fresh)
+        source = _Source(damaged, table, list(columns_of(fresh, table)))
+        target = _Target(fresh, table)
+        target.take(source.rows(), source)
+        found = trees.rows(*_tree(fresh, table))
+        target.take((row for row, whole in found if whole or source.confirms(row)), source)
+        saved[table] = target.copied
         fresh.execute("COMMIT")
     return saved
 
@@ -65,26 +66,11 @@ def hold_numbers(fresh: sqlite3.Connection) -> list[int]:
     return lost
 
 
-def _copy(table: str, damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> int:
-    expected = columns_of(fresh, table)
-    try:
-        there = columns_of(damaged, table)
-    except sqlite3.Error:
-        return 0
-    names = [name for name in expected if name in there]  # those of an older version lack what a later step has added
-    if not names or names[0] != next(iter(expected)):
-        return 0
-    listed = ", ".join(f'"{name}"' for name in names)
-    source = _Source(damaged, f"SELECT {listed} FROM {table}", f'"{names[0]}"')
-    target = _Target(fresh, table, names, [_TYPES.get(expected[name], ()) for name in names])
-    if expected[names[0]] != "INTEGER":
-        target.take(source.named(), source)
-        return target.copied
-    starts = _starts(table, fresh)
-    target.take(source.numbered(starts), source)
-    if source.broken:
-        target.take(source.singly(_starts(table, fresh, 1), target.keys()), source)
-    return target.copied
+def _tree(fresh: sqlite3.Connection, table: str) -> tuple[int, bool]:
+    """The first page of a table, and whether its rows have a number."""
+    about = "SELECT rootpage, sql NOT LIKE '%WITHOUT ROWID' FROM sqlite_master WHERE type = 'table' AND name = ?"
+    first, numbered = fresh.execute(about, (table,)).fetchone()
+    return first, bool(numbered)
 
 
 def _readable(value: Any) -> Any:
@@ -98,155 +84,61 @@ def _sound(value: Any, types: tuple[type, ...]) -> bool:
     return isinstance(value, types) and not (isinstance(value, float) and not math.isfinite(value))
 
 
-def _starts(table: str, fresh: sqlite3.Connection, beyond: int = _UNKNOWN_QUEUES) -> list[int]:
-    """Where a numbered table's rows may begin: events and messages at one key for each queue, whose numbers are known first."""
-    if table not in _PLACED:
-        return [-1]
-    (most,) = fresh.execute("SELECT ifnull(max(id), 0) FROM queues WHERE id < 1 << 22").fetchone()
-    return [-1, *map(first_place, range(1, most + beyond))]
-
-
 class _Target:
-    """The same table of the new journal."""
+    """A table of the new journal. Rows of an older version lack the values of columns that a later step has added behind."""
 
-    def __init__(self, fresh: sqlite3.Connection, table: str, names: list[str], types: list[tuple[type, ...]]) -> None:
-        listed = ", ".join(f'"{name}"' for name in names)
+    def __init__(self, fresh: sqlite3.Connection, table: str) -> None:
+        columns = columns_of(fresh, table)
         self.copied = 0
         self._fresh = fresh
-        self._types = types
-        self._keys = f'SELECT "{names[0]}" FROM {table}'
-        self._held = f'SELECT {listed} FROM {table} WHERE "{names[0]}" = ?'
-        self._insert = f"INSERT OR IGNORE INTO {table} ({listed}) VALUES ({', '.join('?' * len(names))})"
+        self._table = table
+        self._names = [f'"{name}"' for name in columns]
+        self._types = [_TYPES.get(kind, ()) for kind in columns.values()]
 
-    def keys(self) -> set[Any]:
-        """Of the rows it has."""
-        return {key for (key,) in self._fresh.execute(self._keys)}
-
-    def take(self, rows: Iterator[Row], source: _Source) -> None:
+    def take(self, rows: Iterable[Row], source: _Source) -> None:
         """Those of them that are sound."""
         for row in rows:
             values = tuple(map(_readable, row))
-            if all(map(_sound, values, self._types)):
-                try:
-                    self._put(values, row[0], source)
-                except (sqlite3.IntegrityError, OverflowError):
-                    continue  # a value that a sound row cannot have
+            if len(values) <= len(self._types) and all(map(_sound, values, self._types)):
+                with suppress(sqlite3.IntegrityError, OverflowError):  # a value that a sound row cannot have
+                    self._put(values, source)
 
-    def _put(self, values: Row, key: Any, source: _Source) -> None:
-        if self._fresh.execute(self._insert, values).rowcount:
+    def _put(self, values: Row, source: _Source) -> None:
+        listed = ", ".join(self._names[: len(values)])
+        insert = f"INTO {self._table} ({listed}) VALUES ({', '.join('?' * len(values))})"
+        if self._fresh.execute(f"INSERT OR IGNORE {insert}", values).rowcount:
             self.copied += 1
-        elif self._fresh.execute(self._held, values[:1]).fetchone() != values and values == source.at(key):
+            return
+        held = f"SELECT {listed} FROM {self._table} WHERE {self._names[0]} = ?"
+        if self._fresh.execute(held, values[:1]).fetchone() != values and source.confirms(values):
             # A broken row may bear the key of a sound one: SQLite's own choice counts.
-            self._fresh.execute(self._insert.replace("IGNORE", "REPLACE", 1), values)
+            self._fresh.execute(f"INSERT OR REPLACE {insert}", values)
 
 
 class _Source:
-    """One damaged table. A row may be given twice, never too seldom."""
+    """The same table of the damaged journal, as SQLite reads it."""
 
-    def __init__(self, connection: sqlite3.Connection, select: str, key: str) -> None:
-        self._connection = connection
-        self._all = select
-        self._up = f"{select} WHERE {key} >= ? ORDER BY {key}"
-        self._down = f"{select} WHERE {key} >= ? AND {key} < ? ORDER BY {key} DESC"
-        self._up_text = f"{select} WHERE {key} >= CAST(? AS TEXT) AND {key} < CAST(? AS TEXT) ORDER BY {key}"
-        self._whole = False
-        """Whether the last reading came to its end."""
-        self.broken = False
-        """Whether any did not."""
-        self._holes: set[int] = set()
+    def __init__(self, damaged: sqlite3.Connection, table: str, expected: list[str]) -> None:
+        self._damaged = damaged
+        there: dict[str, str] = {}
+        with suppress(sqlite3.Error, UnicodeError):
+            there = columns_of(damaged, table)
+        names = [f'"{name}"' for name in takewhile(there.__contains__, expected)]
+        self._select = f"SELECT {', '.join(names)} FROM {table}" if names else ""
+        self._key = names[0] if names else ""
 
-    def numbered(self, starts: list[int]) -> Iterator[Row]:
-        """Of a table whose keys are numbers; `starts` are keys at which more of them may begin."""
-        yield from self._read(self._all)
-        if self._whole:
-            return
-        points, seen, covered = deque(starts), set[int](), _END
-        while points and len(seen) < _MOST_POINTS:
-            at = points.popleft()
-            if at in seen or at >= covered:
-                continue
-            seen.add(at)
-            last = before = at - 1
-            for row in self._read(self._up, at):
-                before, last = (last, row[0]) if isinstance(row[0], int) else (before, last)
-                yield row
-            if self._whole:
-                covered = at
-            else:
-                for hole in (last + 1, before + 1):  # the last key may itself be broken, and lead astray
-                    points += yield from self._behind(hole)
+    def rows(self) -> Iterator[Row]:
+        """Those before the first error."""
+        if self._select:
+            yield from self._read(self._select)
 
-    def _behind(self, hole: int) -> Generator[Row, None, list[int]]:
-        """What can be read again behind a hole; gives the keys from which to read on, if there are any."""
-        if hole in self._holes:
-            return []
-        self._holes.add(hole)
-        for key in (*range(hole, hole + _NEAR), *(hole + (_NEAR << power) for power in range(_MOST_STRIDES))):
-            rows = list(self._read(f"{self._up} LIMIT 1", key))
-            if self._whole:
-                yield from rows
-                yield from self._read(self._down, hole - 1, key)
-                return [key + 1, *(row[0] + 1 for row in rows if isinstance(row[0], int))] if rows else []
-        yield from self._read(self._down, hole, _END)
-        return []
-
-    def singly(self, starts: list[int], known: set[int]) -> Iterator[Row]:
-        """Each key that is missing between those known and a little beyond: one by one they may be found where the way along
-        them is broken."""
-        left = _MOST_PROBES
-        for start in starts:
-            last = max((key for key in known if start <= key < start + first_place(1)), default=start)
-            for key in range(start, min(last + _BEYOND, start + left)):
-                if key not in known:
-                    left -= 1
-                    yield from (row for row in self._read(f"{self._up} LIMIT 1", key) if row[0] == key)
-
-    def at(self, key: Any) -> Row | None:
-        """The row that SQLite gives for this key."""
-        rows = list(self._read(f"{self._up} LIMIT 1", key))
-        return tuple(map(_readable, rows[0])) if rows else None
-
-    def named(self) -> Iterator[Row]:
-        """Of a table whose keys are texts."""
-        yield from self._read(self._all)
-        if self._whole:
-            return
-        gaps = deque([(b"", b"\xff")])
-        for _ in range(_MOST_HALVES):
-            if not gaps:
-                return
-            low, high = gaps.popleft()
-            for statement in (self._up_text, f"{self._up_text} LIMIT 1"):  # the second for what _read says of a row
-                for row in self._read(statement, low, high):
-                    low = _key(row) + b"\0"
-                    yield row
-                if self._whole and "LIMIT" not in statement:
-                    high = low
-            for row in self._read(f"{self._up_text} DESC", low, high):
-                high = _key(row)
-                yield row
-            if (middle := _between(low, high)) is not None:
-                gaps += [(low, middle), (middle, high)]
+    def confirms(self, row: Row) -> bool:
+        """Whether it is the one that SQLite finds by this key."""
+        if not self._select:
+            return False
+        found = next(self._read(f"{self._select} WHERE {self._key} = ?", row[0]), ())
+        return tuple(map(_readable, found))[: len(row)] == tuple(map(_readable, row))
 
     def _read(self, statement: str, *values: Any) -> Iterator[Row]:
-        """Rows up to the first error; the last one before it is lost, for Python's sqlite3 looks ahead."""
-        try:
-            yield from self._connection.execute(statement, values)
-        except (sqlite3.Error, UnicodeError, OverflowError):
-            self._whole, self.broken = False, True
-        else:
-            self._whole = True
-
-
-def _key(row: Row) -> bytes:
-    return str(row[0]).encode("utf-8", "surrogateescape")
-
-
-def _between(low: bytes, high: bytes) -> bytes | None:
-    """A key half way from one to the other, as SQLite compares them; None if they are next to each other."""
-    size = max(len(low), len(high)) + 1
-    if size > 256:
-        return None
-    first, last = int.from_bytes(low.ljust(size, b"\0"), "big"), int.from_bytes(high.ljust(size, b"\0"), "big")
-    middle = (first + last) // 2
-    return middle.to_bytes(size, "big").rstrip(b"\0") if first < middle < last else None
+        with suppress(sqlite3.Error, UnicodeError, OverflowError):
+            yield from self._damaged.execute(statement, values)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgehost.delivery import recovery
+from edgehost.delivery.pages import Pages
 from edgehost.delivery.recovery import open_journal, rescue
 from edgehost.delivery.schema import TABLES
 from edgehost.errors import StateError
@@ -96,13 +97,12 @@ def test_flipped_bytes_cost_next_to_no_row_that_sqlite_can_still_read(sound: Pat
             lost += sum(saved[table].get(key) != whole[table][key] for key in keys)
             readable_rows += len(keys)
         tried += 1
-        if 0 not in pages:
-            least = min(least, sum(len(saved[table]) for table in TABLES))
+        least = min(least, sum(len(saved[table]) for table in TABLES))
         shutil.rmtree(quick.parent)
-    # Behind a broken cell a row may be found by its key alone, and keys that are texts cannot all be tried.
-    assert lost <= readable_rows // 500, f"{lost} of {readable_rows} rows that could be read"
+    # SQLite may give a row of a broken page whose lengths do not fit.
+    assert lost <= readable_rows // 5000, f"{lost} of {readable_rows} rows that could be read"
     assert tried > 120, "the journal has become too small to prove anything"
-    assert rows // 3 < least < rows, "some damage must have cost rows, and none nearly all of them"
+    assert rows // 2 < least < rows, "some damage must have cost rows, and none nearly all of them"
 
 
 def test_a_journal_cut_off_anywhere_is_mended(sound: Path, quick: Path) -> None:
@@ -278,8 +278,8 @@ class _NoRoom:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = recovery.salvage
 
-        def full(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> dict[str, int]:
-            real(damaged, fresh)
+        def full(damaged: sqlite3.Connection, pages: Pages, fresh: sqlite3.Connection) -> dict[str, int]:
+            real(damaged, pages, fresh)
             raise sqlite3.OperationalError("database or disk is full")
 
         monkeypatch.setattr(recovery, "salvage", full)
