@@ -13,16 +13,16 @@ Knows frames and calls; must not know queues, policies or how a worker is starte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from typing import Literal
 
 from msgspec.structs import replace
 
 from edgehost.engine import frames
-from edgehost.engine.call import FOREVER, BrokenOffError, Call, Stream, whole
+from edgehost.engine.call import FOREVER, Call, Stream
 from edgehost.engine.channel import Channel
 from edgehost.engine.credit import credit_for
+from edgehost.engine.errands import Errands
 from edgehost.engine.frames import HEADER, INLINE_MAX, encode
 from edgehost.engine.nursery import Process
 from edgehost.engine.owner import Owner
@@ -58,7 +58,7 @@ class WorkerHandle:
         self._look_s = 0.0
         self._seen = 0
         self._unbegun_at_end: list[Call] = []
-        self._replies: set[asyncio.Task[None]] = set()
+        self._errands = Errands(loop, owner, self._reply)
         self._trouble = ""
 
     def born(self, process: Process) -> None:
@@ -187,9 +187,9 @@ class WorkerHandle:
         elif kind == frames.ACK:
             self._acknowledge(number)
         elif kind == frames.CALL:
-            self._call_function(number, frames.decode_ask(payload))
+            self._errands.call_function(number, frames.decode_ask(payload))
         elif kind == frames.PUBLISH:
-            self._publish(number, frames.decode_publication(payload))
+            self._errands.publish(self.pending.get(number), frames.decode_publication(payload))
         elif kind == frames.READY:
             if self.state == "starting":
                 self.state = "ready"
@@ -228,27 +228,11 @@ class WorkerHandle:
                 call, [failure("raised", lost, each.event_id) for each in responses] if lost else responses
             )
 
-        self._when_published(call, settle)
+        self._errands.when_published(call, settle)
 
     def _settle(self, call: Call, response: Response) -> None:
         """The answer counts once everything its handler published is safe; if something is not, the event failed."""
-        self._when_published(call, lambda lost: self._owner.answered(call, failure("raised", lost) if lost else response))
-
-    def _when_published(self, call: Call, then: Callable[[str], None]) -> None:
-        """Call `then` with '' when everything the handler published is safe, or with what was not."""
-        if not call.publications:
-            then("")
-            return
-        self._owner.publishing += 1
-        waiting = asyncio.gather(*call.publications, return_exceptions=True)
-
-        def safe(done: asyncio.Future[list[BaseException | None]]) -> None:
-            self._owner.publishing -= 1
-            lost = [error for error in done.result() if error is not None]
-            then(f"publish failed: {lost[0]}" if lost else "")
-            self._owner.worker_free()
-
-        waiting.add_done_callback(safe)
+        self._errands.when_published(call, lambda lost: self._owner.answered(call, failure("raised", lost) if lost else response))
 
     def _hold(self, number: int, response: Response) -> None:
         call = self._finish(number)
@@ -293,57 +277,13 @@ class WorkerHandle:
     def _stream_ended(self, number: int, reason: str, code: str) -> None:
         call = self._finish(number)
         if call.stream is not None:
-            self._when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost, code or "raised"))
+            self._errands.when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost, code or "raised"))
         else:
             self._settle(call, failure(code, reason))
-
-    def _call_function(self, number: int, ask: frames.Ask) -> None:
-        def answered(done: asyncio.Future[Response]) -> None:
-            if done.cancelled():
-                return  # its caller counts the same seconds, and has given up
-            response = done.result()
-            if response.chunks is None:
-                self._reply(number, response)
-            else:
-                task = self._loop.create_task(self._reply_whole(number, response, ask.timeout_s or self._owner.timeout_s))
-                self._replies.add(task)
-                task.add_done_callback(self._replies.discard)
-
-        asked = self._owner.call_function(ask.function, ask.event)
-        asked.add_done_callback(answered)
-        if ask.timeout_s is not None:
-            # Its caller's patience is no reason to kill a worker: what has begun runs on, what still waits is not begun.
-            patience = self._loop.call_later(ask.timeout_s, asked.cancel)
-            asked.add_done_callback(lambda _: patience.cancel())
-
-    async def _reply_whole(self, number: int, response: Response, timeout_s: float) -> None:
-        """A caller in a worker has no use for chunks; the called worker must not wait for a reader that never comes."""
-        try:
-            response = await asyncio.wait_for(whole(response), timeout_s)
-        except BrokenOffError as error:
-            response = failure(error.code, str(error))
-        except asyncio.TimeoutError:
-            response = failure("timeout", f"the stream did not end within {timeout_s:g} s")
-        self._reply(number, response)
 
     def _reply(self, number: int, response: Response) -> None:
         if self.state != "ended":
             self.channel.send(frames.frame(frames.CALL_ANSWER, number, encode(response)))
-
-    def _publish(self, number: int, publication: frames.Publication) -> None:
-        call = self.pending.get(number)
-        if call is not None and call.kept is not None and self._owner.stores(publication.output):
-            call.kept.append(publication)
-            return
-        sent = self._owner.publish(publication.output, publication.event)
-        event_id = call.event.id if call is not None and isinstance(call.event, Event) else ""
-        sent.add_done_callback(lambda done: self._published(done, publication.output, event_id))
-        if call is not None:
-            call.publications = [*(call.publications or ()), sent]
-
-    def _published(self, done: asyncio.Future[None], output: str, event_id: str) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._owner.log(frames.Record("error", f"publish to {output!r} failed: {error}", {}, event_id, time()))
 
     def unbegun(self) -> list[Call]:
         """The calls the worker has not begun, in order. After the end `take_lost` gives them."""
@@ -400,8 +340,7 @@ class WorkerHandle:
         self.channel.drain()
         self._unbegun_at_end = self.unbegun()
         self.channel.close()
-        for reply in self._replies:
-            reply.cancel()
+        self._errands.give_up()
         reason = self._trouble + reason
         if not self.ready.done():
             self.ready.set_result(f"the worker ended while it loaded the function: {reason}")
