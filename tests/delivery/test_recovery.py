@@ -20,20 +20,12 @@ from edgehost.delivery.pages import Pages
 from edgehost.delivery.recovery import open_journal, rescue
 from edgehost.delivery.schema import TABLES
 from edgehost.errors import StateError
-from tests.delivery.samples import PAGE, contents, fill, page_sets, readable, spoiled
+from tests.delivery.samples import PAGE, contents, page_sets, readable, spoiled
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "journal.db"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal with rows in every table. Not to be changed: to be copied."""
-    path = tmp_path_factory.mktemp("sound") / "journal.db"
-    fill(path, 90)
-    return path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from edgehost.delivery import recovery, schema
 from edgehost.delivery.pages import Pages
 from edgehost.delivery.recovery import open_journal
 from edgehost.delivery.trees import Trees
-from tests.delivery.samples import PAGE, contents, fill
+from tests.delivery.samples import PAGE, contents
 
 Contents = dict[str, dict[Any, tuple[Any, ...]]]
 FIRST_PAGES = {
@@ -22,14 +22,6 @@ FIRST_PAGES = {
     "its header zeros": bytes(100),
     "its header garbage": b"\xa5" * 100,
 }
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal with rows in every table, some of them long. Not to be changed: to be copied."""
-    path = tmp_path_factory.mktemp("sound") / "journal.db"
-    fill(path, 90)
-    return path
 
 
 @pytest.fixture
