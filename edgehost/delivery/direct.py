@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edgehost.delivery.item import Item
 from edgehost.errors import AwayError
@@ -24,10 +24,20 @@ from edgehost.plugin import Forwarding
 SPILL_S = 1.0
 
 
+class Safe(Protocol):
+    """What is told that a message is safe, or why it is not: a future, or who would wait for one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: None, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
 class Sent(NamedTuple):
     """One answer under way. `safe` is its caller's; `item` is what a numbered one leaves as."""
 
-    safe: asyncio.Future[None]
+    safe: Safe
     output: Forwarding
     event: Event
     response: Response
@@ -38,7 +48,7 @@ class Sent(NamedTuple):
         return self.item.parcel if self.item is not None else self.output.pack(self.event, self.response)
 
 
-_Sent = tuple["asyncio.Future[None]", Forwarding, Event, Response, "Item | None", int]
+_Sent = tuple[Safe, Forwarding, Event, Response, "Item | None", int]
 """The same, as it is while all is well: a bare tuple is made in a tenth of the time."""
 
 
@@ -56,6 +66,7 @@ class Direct:
         self._back = back
         self._stuck = stuck
         self._loop = asyncio.get_running_loop()
+        self._when_done = self._done
         self._under_way: dict[asyncio.Future[None], _Sent] = {}
         self._serial = 0
         self._look_at: asyncio.TimerHandle | None = None
@@ -64,17 +75,15 @@ class Direct:
         return len(self._under_way)
 
     def watch(
-        self, sent: Awaitable[None], output: Forwarding, event: Event, response: Response, item: Item | None = None
-    ) -> asyncio.Future[None]:
-        """See `sent` through; gives what its caller waits for."""
+        self, sent: Awaitable[None], safe: Safe, output: Forwarding, event: Event, response: Response, item: Item | None = None
+    ) -> None:
+        """See `sent` through, and tell `safe`."""
         wait = sent if isinstance(sent, asyncio.Future) else asyncio.ensure_future(sent)
-        safe: asyncio.Future[None] = self._loop.create_future()
-        self._serial += 1
-        self._under_way[wait] = (safe, output, event, response, item, self._serial)
-        wait.add_done_callback(self._done)
+        self._serial = serial = self._serial + 1
+        self._under_way[wait] = safe, output, event, response, item, serial
+        wait.add_done_callback(self._when_done)
         if self._look_at is None:
-            self._look_at = self._loop.call_later(SPILL_S, self._look, self._serial)
-        return safe
+            self._look_at = self._loop.call_later(SPILL_S, self._look, serial)
 
     def take_over(self) -> list[tuple[asyncio.Future[None], Sent]]:
         """All that is under way, in order: from now on the caller's to watch."""
@@ -101,16 +110,16 @@ class Direct:
         if sent is None:
             return
         error = AwayError("it was given up") if wait.cancelled() else wait.exception()
-        safe, _, _, _, item, _ = sent
-        if error is None and item is None:
-            settle(safe)
+        if error is None and sent[4] is None:
+            if not (safe := sent[0]).done():  # as `settle`, without its call: nearly all end here
+                safe.set_result(None)
         elif isinstance(error, AwayError):
             self._back(Sent(*sent), error)
         else:
             self._ended(Sent(*sent), error)
 
 
-def settle(safe: asyncio.Future[None], error: BaseException | None = None) -> None:
+def settle(safe: Safe, error: BaseException | None = None) -> None:
     """Tell a caller, if it has not given up."""
     if safe.done():
         return

@@ -19,11 +19,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edgehost.delivery import faults
 from edgehost.delivery.backlog import Backlog, dead_letter
-from edgehost.delivery.direct import Direct, Sent, settle
+from edgehost.delivery.direct import Direct, Safe, Sent, settle
 from edgehost.delivery.drops import Fill
 from edgehost.delivery.item import Data, Item, encode, places
 from edgehost.delivery.journal import Journal
@@ -38,6 +38,7 @@ from edgehost.plugin import Forwarding
 
 __all__ = ["Item", "Lane", "LaneState"]
 
+S = TypeVar("S", bound=Safe)
 LaneState = Literal["direct", "waiting", "leaving", "memory"]
 Keep = Callable[["Lane", Parcel], "asyncio.Future[None]"]
 
@@ -76,6 +77,7 @@ class Lane:
         self._keep = keep
         self._yields = partial(yields, self)
         self._log = logging.getLogger("edgehost.outbox")
+        self._loop = asyncio.get_running_loop()
         self._outputs: list[tuple[Forwarding, Store]] = []
         """Those of the versions that are there: the last one is in use, and if it fails to come up, the one before it again."""
         self._output: Forwarding | None = None
@@ -180,6 +182,12 @@ class Lane:
 
         Raises TriggerError for one that can never leave.
         """
+        safe: asyncio.Future[None] = self._loop.create_future()
+        wait = self.send_for(safe, event, response)
+        return safe if wait is safe else wait
+
+    def send_for(self, safe: S, event: Event, response: Response) -> S | Awaitable[None] | None:
+        """As `send`, but `safe` itself where the answer is under way: it is told then, and no future is made for it."""
         output, backlog = self._output, self._backlog
         if output is None:
             raise AwayError(f"[outputs.{self.name}] has ended")
@@ -188,16 +196,19 @@ class Lane:
         if not output.reachable or (backlog.away_until and backlog.resting()):
             return self._store(output.pack(event, response))
         if self._tos or output.numbered:
-            return self._send_packed(output, event, response, output.pack(event, response))
+            return self._send_packed(output, safe, event, response, output.pack(event, response))
         try:
             wait = output.send(event, response)
         except AwayError:
             return self._store(output.pack(event, response))
-        return None if wait is None else self._direct.watch(wait, output, event, response)
+        if wait is None:
+            return None
+        self._direct.watch(wait, safe, output, event, response)
+        return safe
 
     def _send_packed(
-        self, output: Forwarding, event: Event, response: Response, parcel: Parcel
-    ) -> Awaitable[None] | None:
+        self, output: Forwarding, safe: S, event: Event, response: Response, parcel: Parcel
+    ) -> S | Awaitable[None] | None:
         """As `send`, where others wait to go somewhere, or where each needs a number."""
         if parcel.to in self._tos:
             return self._store(parcel)
@@ -210,7 +221,10 @@ class Lane:
                 wait = output.send(event, response)
         except AwayError:
             return self._store(parcel)
-        return None if wait is None else self._direct.watch(wait, output, event, response, item)
+        if wait is None:
+            return None
+        self._direct.watch(wait, safe, output, event, response, item)
+        return safe
 
     def _post(self, output: Forwarding, item: Item) -> Awaitable[None]:
         """Send one direct that has a number: if it is stored after all, its row has it too."""
@@ -306,7 +320,7 @@ class Lane:
         self._backlog.adopt(item, wait, sent.output)
         self._journal.commit(Change(stored=(row,)), partial(self._spilled, sent.safe, item))
 
-    def _spilled(self, safe: asyncio.Future[None], item: Item, _result: Any, error: BaseException | None) -> None:
+    def _spilled(self, safe: Safe, item: Item, _result: Any, error: BaseException | None) -> None:
         assert self._backlog is not None
         if error is None:
             faults.at("outbox.stored")

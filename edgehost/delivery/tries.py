@@ -118,8 +118,18 @@ class Delivery:
 
     def _give_out(self, event: Event, answer: asyncio.Future[Response], response: Response, target: Target) -> None:
         routes = [route for route in target.routes if route.wants(event.trigger.name, response.failed)]
+        waits: Awaitable[None] | None
         try:
-            waits = self._send(event, response, routes) if response.chunks is None else self._send_stream(event, response, routes)
+            if response.chunks is not None:
+                waits = self._send_stream(event, response, routes)
+            elif len(routes) == 1 and (lane := routes[0].lane) is not None:
+                end = _End(self, event, answer, response)
+                found = lane.send_for(end, event, response)
+                if isinstance(found, _End):
+                    return
+                waits = found
+            else:
+                waits = self._send(event, response, routes)
         except Exception as error:  # an output is a plugin: whatever it raises is this event's trouble, not the agent's
             response, waits = self._not_sent(event, error), None
         if waits is None:
@@ -248,20 +258,45 @@ class Delivery:
         try:
             await waits
         except Exception as error:
-            response = self._not_sent(event, error)
-            if self._ending is not None and self.target.retry.dead_letter:
-                try:
-                    await self._ending.bury(event, response, 1)
-                except EdgehostError as trouble:
-                    self._tell(event, f"is not kept as a dead letter: {trouble}")
-        _settle(answer, replace(response, chunks=None))
+            await self._unsent(event, answer, error)
+        else:
+            _settle(answer, replace(response, chunks=None))
 
-    def _not_sent(self, event: Event, error: Exception) -> Response:
+    async def _unsent(self, event: Event, answer: asyncio.Future[Response], error: BaseException) -> None:
+        response = self._not_sent(event, error)
+        if self._ending is not None and self.target.retry.dead_letter:
+            try:
+                await self._ending.bury(event, response, 1)
+            except EdgehostError as trouble:
+                self._tell(event, f"is not kept as a dead letter: {trouble}")
+        _settle(answer, response)
+
+    def _not_sent(self, event: Event, error: BaseException) -> Response:
         self._tell(event, f"its answer could not be sent: {error}")
         return failure("output_failed", str(error))
 
     def _tell(self, event: Event, what: str) -> None:
         self._log.error("event %s: %s", event.id, what, extra={"event_id": event.id})
+
+
+class _End:
+    """The end of an event whose one output has a lane: told by it, in the place of a future and a turn of the loop for each event
+    (see direct.py, Safe).
+    """
+
+    __slots__ = ("_answer", "_delivery", "_event", "_response")
+
+    def __init__(self, delivery: Delivery, event: Event, answer: asyncio.Future[Response], response: Response) -> None:
+        self._delivery, self._event, self._answer, self._response = delivery, event, answer, response
+
+    def done(self) -> bool:
+        return self._answer.done()
+
+    def set_result(self, _result: None, /) -> None:
+        self._answer.set_result(self._response)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self._delivery._in_task(self._delivery._unsent(self._event, self._answer, error))
 
 
 def _backoff(retry: Retry, entry: Entry | None) -> Backoff:

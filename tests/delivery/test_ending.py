@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from edgehost.delivery import direct
 from edgehost.delivery.ending import STAYS, Ending, Entry
 from edgehost.delivery.journal import Journal
 from edgehost.delivery.outbox import Outbox
@@ -331,3 +332,47 @@ async def test_burying_says_when_it_cannot(bench: Bench) -> None:
     await bench.journal.close()
     with pytest.raises(StateError):
         await bench.ending.bury(EVENT, failure("raised", "no"), 1)
+
+
+class There(Out):
+    """One whose receiver is there, and says `word` of a message a little later: nothing, for as long as that is an Ellipsis."""
+
+    reachable = True
+
+    def __init__(self, word: Any) -> None:
+        super().__init__()
+        self.word = word
+
+    def pack(self, event: Event, response: Response) -> Parcel:
+        return Parcel("up", response.body)
+
+    def send(self, event: Event, response: Response) -> Any:
+        wait: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.word is None:
+            asyncio.get_running_loop().call_soon(wait.set_result, None)
+        elif self.word is not ...:
+            asyncio.get_running_loop().call_soon(wait.set_exception, self.word)
+        return wait
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize(
+    ("word", "code", "left"),
+    [
+        (None, "", rows()),
+        (TriggerError("not allowed"), "output_failed", rows(dead=1)),
+        (AwayError("busy"), "", rows(outbox=1)),
+        (..., "", rows(outbox=1)),
+    ],
+)
+async def test_an_event_without_record_is_answered_when_its_receiver_has_said_its_word_or_the_disk_has_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, word: Any, code: str, left: dict[str, int], others: int
+) -> None:
+    monkeypatch.setattr(direct, "SPILL_S", 0.05)
+    routes = [await bench.route(out=There(word)), *[await bench.route("too", There(None)) for _ in range(others)]]
+    answer = bench.delivery(Function(Response(200, "text/plain", {}, b"1")), *routes).submit(EVENT)
+    assert not answer.done()
+    response = await asyncio.wait_for(answer, PATIENCE_S)
+    assert response.code == code
+    assert response.body == (b"not allowed" if code else b"1")
+    assert await bench.rows() == left
