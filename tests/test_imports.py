@@ -23,7 +23,7 @@ PACKAGE = ROOT / "edgehost"
 GROUND_FLOOR = (
     *("event", "manifest", "config", "config_toml", "schedule", "errors", "log", "backoff", "mqtt", "http", "plugin"),
     *("intake", "reconnect", "secrets", "state", "polling", "framing", "tty", "gpio", "profile", "children", "inotify", "feed"),
-    *("trust", "parcel", "letter", "numbering"),
+    *("trust", "parcel", "letter", "numbering", "mounts"),
 )
 FLOORS = {
     **dict.fromkeys((f"edgehost.{name}" for name in GROUND_FLOOR), 0),

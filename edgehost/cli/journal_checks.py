@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from edgehost.cli import mounts
+from edgehost import mounts
 from edgehost.cli.checks import Finding, State, Usable, text_of
 from edgehost.config import Disk, Journal
 from edgehost.delivery import ladder

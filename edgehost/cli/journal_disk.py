@@ -16,9 +16,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from edgehost.cli import mounts
+from edgehost import mounts
 from edgehost.cli.checks import Finding, State, text_of
-from edgehost.cli.mounts import Mount
+from edgehost.mounts import Mount
 
 ELSEWHERE = "name a folder on a disk of this machine (ext4, f2fs, btrfs or xfs) in edgehost.toml [agent].state"
 NOT_OVERLAID = (

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgehost import mounts
 from edgehost.manifest.model import Limits
 
 log = logging.getLogger("edgehost.engine")
@@ -98,10 +99,10 @@ def settings(limits: Limits, controllers: Iterable[str]) -> dict[str, str]:
 def own_folder(root: Path = Path("/")) -> Path | None:
     """The folder of this process's cgroup v2; None where there is no cgroup v2."""
     path = next((line[3:] for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), None)
-    mount = next((place for place in (row.split() for row in _mounts(root)) if "cgroup2" in place[place.index("-") :]), None)
+    mount = next((mount for mount in mounts.read(root) if mount.kind == "cgroup2"), None)
     if path is None or mount is None:
         return None
-    return root / mount[4].lstrip("/") / os.path.relpath(path, mount[3])
+    return root / mount.point.relative_to("/") / os.path.relpath(path, mount.root)
 
 
 def usable(folder: Path | None, pid: int) -> str:
@@ -190,11 +191,6 @@ def _set(file: Path, value: str) -> None:
         os.write(descriptor, value.encode())
     finally:
         os.close(descriptor)
-
-
-def _mounts(root: Path) -> list[str]:
-    """proc(5), mountinfo: id parent dev root place options ... - type source options."""
-    return [line for line in _text(root / "proc/self/mountinfo").splitlines() if " - " in line]
 
 
 def _text(file: Path) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgehost.cli import journal_checks, journal_disk, mounts
+from edgehost import mounts
+from edgehost.cli import journal_checks, journal_disk
 from edgehost.cli.check import _journal
 from edgehost.config import Config, Disk, Journal
 from edgehost.delivery.ladder import Space

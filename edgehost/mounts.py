@@ -21,8 +21,9 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(Struct, frozen=True):
-    """The file system `kind` from `source`, mounted at `point`."""
+    """The file system `kind` from `source`, of which `root` is mounted at `point`."""
 
+    root: PurePosixPath
     point: PurePosixPath
     device: str
     """Major and minor number, as in `179:2`."""
@@ -69,10 +70,10 @@ def device_name(root: Path, mount: Mount) -> str:
 def _mount(line: str) -> Mount:
     """proc(5): id parent device root point options [tags] - kind source options."""
     ours, _, theirs = line.partition(" - ")
-    _, _, device, _, point, options, *_ = ours.split(" ")
+    _, _, device, root, point, options, *_ = ours.split(" ")
     kind, source, more, *_ = [*theirs.split(" "), ""]
     both = (*options.split(","), *_plain(more).split(","))
-    return Mount(PurePosixPath(_plain(point)), device, kind, _plain(source), both)
+    return Mount(PurePosixPath(_plain(root)), PurePosixPath(_plain(point)), device, kind, _plain(source), both)
 
 
 def _plain(text: str) -> str:
