@@ -21,12 +21,14 @@ from edgehost.delivery import ladder
 from edgehost.delivery.disk import space_of
 from edgehost.delivery.ladder import Room, Rung, Space
 from edgehost.delivery.overview import size_on_disk
+from edgehost.delivery.pages import SIZE
 from edgehost.delivery.sizes import roughly
+from edgehost.delivery.spare import CHECKPOINT_PAGES
 
 LOCK_BYTES = range(0x40000000, 0x40000000 + 512)
 """Where SQLite puts its locks, in every database."""
-LOG_BYTES = 4 * 1024 * 1024
-"""With relaxed durability the journal is synced when its log is as long as this."""
+LOG_BYTES = CHECKPOINT_PAGES * SIZE
+"""With relaxed durability the journal is synced when its log is as long as this, and copied into the file."""
 EXPIRE_CS, FLUSH_CS = 3000, 500
 """When Linux writes what nobody has synced, if not told: vm.dirty_expire_centisecs and vm.dirty_writeback_centisecs."""
 COMMITS_S: Final[dict[str, int]] = {"btrfs": 30, "f2fs": 60}
@@ -83,7 +85,7 @@ def journal(place: Place, settings: Journal, root: Path, usable: Usable) -> Find
 def room(folder: Path, limits: Journal, marks: Disk, measure: Callable[[Path], Space] = space_of) -> Finding:
     """Is there room in the state folder for what [journal] allows, before [disk] has things deleted and events refused?"""
     try:
-        space = measure(_nearest(folder))
+        space = measure(folder)
     except OSError as error:
         return _room("warn", f"unknown: how much is free for {folder} cannot be asked: {error.strerror}", ANOTHER)
     allowed = ladder.room(space.size_bytes, limits.events_bytes, limits.outbox_bytes)
@@ -173,8 +175,7 @@ def _shedding(space: Space, marks: Disk, folder: Path) -> Finding | None:
 
 
 def _too_large(space: Space, marks: Disk, allowed: Room, used: int) -> Finding | None:
-    """A full journal takes up to half as much again on disk, as `ladder.room` reckons."""
-    full = (allowed.events_bytes + allowed.outbox_bytes) * 3 // 2
+    full = allowed.on_disk_bytes
     refuse = ladder.marks(marks, space.size_bytes)["refuse"]
     missing = full + refuse - space.free_bytes - used
     if missing <= 0:

@@ -43,10 +43,15 @@ class Room(NamedTuple):
     events_bytes: int
     outbox_bytes: int
 
+    @property
+    def on_disk_bytes(self) -> int:
+        """What a journal that holds as much takes there: up to half as much again."""
+        return (self.events_bytes + self.outbox_bytes) * 3 // 2
+
 
 def room(size_bytes: int, events_bytes: int, outbox_bytes: int) -> Room:
-    """As configured, but on a file system of this size no more than a quarter and a third: what is on disk takes up to half as
-    much again there, and a journal that fills its disk has no room left to delete in.
+    """As configured, but on a file system of this size no more than a quarter and a third (see `on_disk_bytes`): a journal that
+    fills its disk has no room left to delete in.
     """
     return Room(min(events_bytes, size_bytes // 4), min(outbox_bytes, size_bytes // 3))
 

@@ -6,13 +6,13 @@ in steps: each moves pages from the end of the file to the front and costs as mu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import sqlite3
 
 
-_CHECKPOINT_PAGES = 1000
+CHECKPOINT_PAGES: Final = 1000
 """SQLite's own: as many pages in the log before a commit copies them into the file."""
 
 
@@ -43,4 +43,4 @@ def cut_now(connection: sqlite3.Connection, most: int) -> int:
 
 def as_usual(connection: sqlite3.Connection) -> None:
     """The log is copied into the file when it is long, as it is by default."""
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

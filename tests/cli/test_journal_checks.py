@@ -194,11 +194,11 @@ def test_a_journal_in_use_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "vm", "most"),
     [
-        ([PI_4], {}, "the last 40 s or 4 MiB, whichever is less"),
-        (["/ ext4 /dev/sda2 rw,commit=600"], {}, "the last 635 s or 4 MiB, whichever is less"),
-        (["/ f2fs /dev/sda2 rw"], {"dirty_expire_centisecs": "1000"}, "the last 75 s or 4 MiB, whichever is less"),
-        ([PI_4], {"dirty_writeback_centisecs": "0"}, "the last 4 MiB"),
-        ([], {}, "the last 40 s or 4 MiB, whichever is less"),
+        ([PI_4], {}, "the last 40 s or 3.91 MiB, whichever is less"),
+        (["/ ext4 /dev/sda2 rw,commit=600"], {}, "the last 635 s or 3.91 MiB, whichever is less"),
+        (["/ f2fs /dev/sda2 rw"], {"dirty_expire_centisecs": "1000"}, "the last 75 s or 3.91 MiB, whichever is less"),
+        ([PI_4], {"dirty_writeback_centisecs": "0"}, "the last 3.91 MiB"),
+        ([], {}, "the last 40 s or 3.91 MiB, whichever is less"),
     ],
 )
 def test_relaxed_durability_says_what_a_power_cut_may_take(machine, tmp_path, lines, vm, most):
