@@ -6,7 +6,7 @@
     failed      the manifest is wrong, or no worker could load the function; the pool goes on trying
     stopped     for ever
 
-An upgrade starts the new version first; its entrances lead to it from then on; the old one drains. Must not know
+An upgrade starts the new version first; its ingress leads to it from then on; the old one drains. Must not know
 how events come in, or how they are carried to workers.
 """
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from edgehost.control.protocol import FunctionState, FunctionStatus
 from edgehost.engine import holds, landlock
 from edgehost.engine.function import Function
-from edgehost.entrances import Entrances
 from edgehost.errors import EdgehostError, StartError, TriggerError
 from edgehost.event import Event, Response, failure
 from edgehost.hosts import Surroundings
+from edgehost.ingress import Ingress
 from edgehost.log import BoundLogger
 from edgehost.manifest.model import Manifest
 from edgehost.service.health import Health
@@ -47,7 +47,7 @@ class Deployment:
         self._bringing_up: asyncio.Task[None] | None = None
         self._since = time.time()
         self._last_state = ""
-        self.entrances = Entrances(name, around, self._log, lambda: self._version)
+        self.ingress = Ingress(name, around, self._log, lambda: self._version)
 
     async def start(self, manifest: Manifest) -> None:
         """Start the first version. If it cannot be loaded now, triggers start as soon as the pool has loaded it."""
@@ -64,7 +64,7 @@ class Deployment:
             await self._end_version(self._version, None)
             self._version = None
         else:
-            await self.entrances.start(version)
+            await self.ingress.start(version)
 
     def _made(self, manifest: Manifest) -> Version:
         version = Version(manifest, self._around)
@@ -85,7 +85,7 @@ class Deployment:
     async def _come_up_late(self, version: Version) -> None:
         await version.function.pool.came_up.wait()
         self._log.info("loaded at last; its triggers start")
-        await self.entrances.start(version)
+        await self.ingress.start(version)
 
     def refusal(self, output: str) -> str:
         """Why nothing can be put back into this output's outbox; "" if it can."""
@@ -114,14 +114,14 @@ class Deployment:
             raise TriggerError(in_words(error)) from error
         await broken_off(self._bringing_up)
         self._bringing_up, self._trouble, self._version = None, "", new
-        await self.entrances.lead_to(new, old)
+        await self.ingress.lead_to(new, old)
         await self._end_version(old, new)
         self._log.info("version %s is in place", manifest.version)
 
     async def stop(self) -> None:
         """Triggers first, so that nothing new comes; then the function by its drain policy."""
         await broken_off(self._bringing_up)
-        await self.entrances.stop()
+        await self.ingress.stop()
         with self._around.outbox.hurried(self.name):
             await asyncio.gather(*(self._end_version(version, None) for version in list(self._versions)))
 
@@ -137,7 +137,7 @@ class Deployment:
         version = self._version
         if version is None or version.function.pool.state == "failed":
             return self._not_ready(version.function if version is not None else None)
-        return self.entrances.deliver(event, version)
+        return self.ingress.deliver(event, version)
 
     def _not_ready(self, function: Function | None) -> asyncio.Future[Response]:
         reason = self._trouble or (function.last_error if function is not None else "it starts")
@@ -168,7 +168,7 @@ class Deployment:
         reason = self._trouble
         if not reason and function is not None and state != "ready":
             reason = function.last_error
-        away = (each for each in self.entrances.statuses if each.state in ("degraded", "failed"))
+        away = (each for each in self.ingress.statuses if each.state in ("degraded", "failed"))
         reason = reason or next((f"{each.name} {each.state}: {each.message}" for each in away), "")
         overdue_s = max((version.function.overdue_s for version in self._versions), default=0.0)
         return Health(self.name, state, reason, overdue_s)
@@ -196,7 +196,7 @@ class Deployment:
             dropped=counters.dropped,
             p50_ms=counters.quantile_ms(0.5) if counters.latencies else None,
             p99_ms=counters.quantile_ms(0.99) if counters.latencies else None,
-            triggers=self.entrances.statuses,
+            triggers=self.ingress.statuses,
             last_error=self._trouble or function.last_error,
             since=self._since,
             warnings=list(manifest.warnings),

@@ -158,7 +158,7 @@ class Roster:
 
     async def _try_again(self) -> None:
         """What kept a trigger from starting may be gone with what has just changed."""
-        await asyncio.gather(*(deployment.entrances.try_again() for deployment in self._deployments.values()))
+        await asyncio.gather(*(deployment.ingress.try_again() for deployment in self._deployments.values()))
 
     def stops(self) -> list[Callable[[], Any]]:
         """What ends them, one call each. Watching ends now."""
@@ -194,13 +194,13 @@ class Roster:
     def key_of(self, function: str, trigger: str) -> Callable[[Event], str | None] | None:
         """What the trigger's `dedupe` knows an event by; None without it."""
         deployment = self._deployments.get(function)
-        return deployment.entrances.key_of(trigger) if deployment is not None else None
+        return deployment.ingress.key_of(trigger) if deployment is not None else None
 
     async def recover(self, function: str, trigger: str) -> None:
         """Events of this trigger have been put on disk. Of a function that has gone meanwhile they wait for its return."""
         deployment = self._deployments.get(function)
         if deployment is not None:
-            await deployment.entrances.recover(trigger)
+            await deployment.ingress.recover(trigger)
 
     async def invoke(self, name: str, event: Event) -> Response:
         """As `call`, for who asked for the function by its name. Raises ControlError if there is none."""

@@ -239,7 +239,7 @@ async def test_a_trigger_that_cannot_start_does_not_double_what_it_left(site: Si
     broken = TriggerSpec("in", "source", Settings(wrong="start"), None, True)
     await site.deployment.replace(site.manifest(note(0.005), triggers=(broken,), version="2", **told))
     for _ in range(3):
-        await site.deployment.entrances.try_again()
+        await site.deployment.ingress.try_again()
     await settled(site)
     assert Counter(bodies(site)) == Counter(str(number) for number in range(40))
 
@@ -284,7 +284,7 @@ async def test_while_another_agent_has_the_journal_durable_triggers_wait_and_out
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(path), stdin=pipe, stdout=pipe)
     assert other.stdout is not None
     await other.stdout.readline()
-    site.deployment.entrances._backoff = Backoff(0.05, 0.05)
+    site.deployment.ingress._backoff = Backoff(0.05, 0.05)
     plain = TriggerSpec("plain", "source", Settings())
     await site.deployment.start(site.manifest(note(), triggers=(durable(), plain), outputs=(sink(),), sandbox=OPEN))
     states = {trigger.name: trigger for trigger in site.deployment.status().triggers}

@@ -38,7 +38,7 @@ FLOORS = {
     "edgehost.delivery": 3,
     "edgehost.hosts": 4,
     "edgehost.version": 5,
-    "edgehost.entrances": 6,
+    "edgehost.ingress": 6,
     "edgehost.deployment": 7,
     "edgehost.reload": 7,
     "edgehost.roster": 8,

@@ -5,7 +5,7 @@
     recovery, salvage, sqlite_errors            a file that is damaged, away, or somebody else's
     pages, trees                                its rows, past what is broken of it
     way                                         how a trigger's events are led through all of this
-    inflow, kept, allowance, window             durable events: on disk before they count as received
+    inflow, pending, allowance, window          durable events: on disk before they count as received
     tries, parting, ending, route               one event through the function: tries, dead letter, outputs, the end
     dedupe                                      answered ids: an event that comes again is answered, not run
     outbox, drops                               what leaves: who gets room on disk, and at whose cost

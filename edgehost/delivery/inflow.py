@@ -27,7 +27,7 @@ from edgehost.delivery import faults
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import STAYS, Entry
 from edgehost.delivery.journal import Journal
-from edgehost.delivery.kept import PAGE, Kept, Page, page
+from edgehost.delivery.pending import PAGE, Page, Pending, page
 from edgehost.delivery.rows import Change, ReceivedRow, first_place
 from edgehost.delivery.window import Window
 from edgehost.event import Event, Response, failure
@@ -71,7 +71,7 @@ class Inflow:
         self._loop = asyncio.get_running_loop()
         self._queue = queue = inlet.queue
         self._end = first_place(queue + 1)
-        self._ready: deque[Kept] = deque()
+        self._ready: deque[Pending] = deque()
         self._ready_bytes = 0
         self._held: deque[tuple[Event, str | None, asyncio.Future[Response]]] = deque()
         self._loaded = first_place(queue) - 1
@@ -81,7 +81,7 @@ class Inflow:
         self._loading = False
         self._asked_to = 0
         """No row beyond this place is in the page that is being loaded."""
-        self._coming: list[Kept] = []
+        self._coming: list[Pending] = []
         """What has been kept behind that place since: it goes on from there, if the page reaches so far."""
         self._given = 0
         self._resting = False
@@ -161,23 +161,23 @@ class Inflow:
         place = self._journal.take_places("event", self._queue)
         self._allowance.take(len(data))
         row = ReceivedRow(place, data, key, self._journal.now())
-        self._journal.commit(Change((row,)), partial(self._kept, Kept(place, event, key, 0, len(data)), future))
+        self._journal.commit(Change((row,)), partial(self._kept, Pending(place, event, key, 0, len(data)), future))
 
-    def _kept(self, kept: Kept, future: asyncio.Future[Response], _result: None, error: BaseException | None) -> None:
+    def _kept(self, pending: Pending, future: asyncio.Future[Response], _result: None, error: BaseException | None) -> None:
         if error is not None:
-            self._allowance.give_back(kept.size_bytes)
+            self._allowance.give_back(pending.size_bytes)
             if not future.done():
                 future.set_result(failure("no_room", str(error)))
             return
         faults.at("inflow.kept")
-        self._newest = kept.place
+        self._newest = pending.place
         room = len(self._ready) + len(self._coming) < _READY and self._ready_bytes < _READY_BYTES
         if self._loading:
-            if room and kept.place == (self._coming[-1].place if self._coming else self._asked_to) + 1:
-                self._coming.append(kept)
-                self._ready_bytes += kept.size_bytes
-        elif self._loaded == kept.place - 1 and room and not self._resting:
-            self._make_ready(kept)
+            if room and pending.place == (self._coming[-1].place if self._coming else self._asked_to) + 1:
+                self._coming.append(pending)
+                self._ready_bytes += pending.size_bytes
+        elif self._loaded == pending.place - 1 and room and not self._resting:
+            self._make_ready(pending)
             if self._given < self.window.now:
                 self._feed()
         elif not self._ready:
@@ -185,10 +185,10 @@ class Inflow:
         if not future.done():
             future.set_result(ACCEPTED)
 
-    def _make_ready(self, kept: Kept) -> None:
-        self._loaded = kept.place
-        self._ready.append(kept)
-        self._ready_bytes += kept.size_bytes
+    def _make_ready(self, pending: Pending) -> None:
+        self._loaded = pending.place
+        self._ready.append(pending)
+        self._ready_bytes += pending.size_bytes
 
     def _hold(self, event: Event, key: str | None, future: asyncio.Future[Response]) -> None:
         """No room on disk: whoever can wait waits."""
@@ -220,33 +220,33 @@ class Inflow:
         """Give the function what it has room for, and fetch more before it runs dry."""
         ready, window = self._ready, self.window
         while ready and self._given < window.now and self._pause is None:
-            kept = ready.popleft()
-            self._ready_bytes -= kept.size_bytes
+            pending = ready.popleft()
+            self._ready_bytes -= pending.size_bytes
             self._given += 1
-            entry = Entry(kept.place, kept.key, self._inlet.keep_s, kept.attempts)
+            entry = Entry(pending.place, pending.key, self._inlet.keep_s, pending.attempts)
             faults.at("inflow.given")
-            self.deliver(kept.event, entry).add_done_callback(partial(self._answered, kept))
+            self.deliver(pending.event, entry).add_done_callback(partial(self._answered, pending))
         if self._loaded < self._newest and len(ready) < PAGE // 2:
             self._load()
 
-    def _answered(self, kept: Kept, done: asyncio.Future[Response]) -> None:
+    def _answered(self, pending: Pending, done: asyncio.Future[Response]) -> None:
         self._given -= 1
         if done.result().code in STAYS:
             if not self._resting:
-                self._came_back(kept)
+                self._came_back(pending)
         else:
-            self._allowance.give_back(kept.size_bytes)
+            self._allowance.give_back(pending.size_bytes)
             self._backoff.reset()
             self.window.handled()
         if not self._resting:
             self._feed()
         self._set_idle()
 
-    def _came_back(self, kept: Kept) -> None:
+    def _came_back(self, pending: Pending) -> None:
         """The function has not seen the event: it is as it was, and has its turn again first."""
-        self._ready_bytes += kept.size_bytes
-        index = next((index for index, other in enumerate(self._ready) if other.place > kept.place), len(self._ready))
-        self._ready.insert(index, kept)
+        self._ready_bytes += pending.size_bytes
+        index = next((index for index, other in enumerate(self._ready) if other.place > pending.place), len(self._ready))
+        self._ready.insert(index, pending)
         self.window.came_back(self._given)
         if self._given == 0 and self._pause is None:  # else the next answer says when there is room again
             self._pause = self._loop.call_later(self._backoff.next(), self._go_on)
@@ -276,7 +276,7 @@ class Inflow:
         coming, self._coming = self._coming, []
         if done.cancelled() or self._resting:
             return
-        self._ready_bytes -= sum(kept.size_bytes for kept in coming)
+        self._ready_bytes -= sum(pending.size_bytes for pending in coming)
         if (error := done.exception()) is not None:
             self._inlet.log.error("durable events cannot be read: %s", error)
             self._reload = self._loop.call_later(self._backoff.next(), self._load)
@@ -284,14 +284,14 @@ class Inflow:
         rows, more, unreadable = done.result()
         if unreadable:
             self._lost(unreadable)
-        for kept in rows:
-            self._make_ready(kept)
+        for pending in rows:
+            self._make_ready(pending)
         if not more:
             self._loaded = max(self._loaded, self._asked_to)
             # Read from the disk they would be late for their turn, and what comes meanwhile again: it would never catch up.
-            for kept in coming:
-                if kept.place == self._loaded + 1:
-                    self._make_ready(kept)
+            for pending in coming:
+                if pending.place == self._loaded + 1:
+                    self._make_ready(pending)
         self._feed()
 
     def _lost(self, places: list[int]) -> None:

@@ -22,8 +22,8 @@ from edgehost.engine import frames
 from edgehost.engine.call import FOREVER, Call, Stream
 from edgehost.engine.channel import Channel
 from edgehost.engine.credit import credit_for
-from edgehost.engine.errands import Errands
 from edgehost.engine.frames import HEADER, INLINE_MAX, encode
+from edgehost.engine.host_calls import HostCalls
 from edgehost.engine.nursery import Process
 from edgehost.engine.owner import Owner
 from edgehost.event import Event, Response, failure
@@ -58,7 +58,7 @@ class WorkerHandle:
         self._look_s = 0.0
         self._seen = 0
         self._unbegun_at_end: list[Call] = []
-        self._errands = Errands(loop, owner, self._reply)
+        self._host_calls = HostCalls(loop, owner, self._reply)
         self._trouble = ""
 
     def born(self, process: Process) -> None:
@@ -187,9 +187,9 @@ class WorkerHandle:
         elif kind == frames.ACK:
             self._acknowledge(number)
         elif kind == frames.CALL:
-            self._errands.call_function(number, frames.decode_ask(payload))
+            self._host_calls.call_function(number, frames.decode_ask(payload))
         elif kind == frames.PUBLISH:
-            self._errands.publish(self.pending.get(number), frames.decode_publication(payload))
+            self._host_calls.publish(self.pending.get(number), frames.decode_publication(payload))
         elif kind == frames.READY:
             if self.state == "starting":
                 self.state = "ready"
@@ -228,11 +228,12 @@ class WorkerHandle:
                 call, [failure("raised", lost, each.event_id) for each in responses] if lost else responses
             )
 
-        self._errands.when_published(call, settle)
+        self._host_calls.when_published(call, settle)
 
     def _settle(self, call: Call, response: Response) -> None:
         """The answer counts once everything its handler published is safe; if something is not, the event failed."""
-        self._errands.when_published(call, lambda lost: self._owner.answered(call, failure("raised", lost) if lost else response))
+        answered = self._owner.answered
+        self._host_calls.when_published(call, lambda lost: answered(call, failure("raised", lost) if lost else response))
 
     def _hold(self, number: int, response: Response) -> None:
         call = self._finish(number)
@@ -277,7 +278,7 @@ class WorkerHandle:
     def _stream_ended(self, number: int, reason: str, code: str) -> None:
         call = self._finish(number)
         if call.stream is not None:
-            self._errands.when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost, code or "raised"))
+            self._host_calls.when_published(call, lambda lost: self._owner.stream_ended(call, reason or lost, code or "raised"))
         else:
             self._settle(call, failure(code, reason))
 
@@ -340,7 +341,7 @@ class WorkerHandle:
         self.channel.drain()
         self._unbegun_at_end = self.unbegun()
         self.channel.close()
-        self._errands.give_up()
+        self._host_calls.give_up()
         reason = self._trouble + reason
         if not self.ready.done():
             self.ready.set_result(f"the worker ended while it loaded the function: {reason}")

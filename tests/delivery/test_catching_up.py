@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgehost.delivery import inflow as module
-from edgehost.delivery import kept
+from edgehost.delivery import pending
 from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import Entry
 from edgehost.delivery.inflow import ACCEPTED, Inflow, Inlet
@@ -60,7 +60,7 @@ class Flow:
 @pytest.fixture
 async def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
     monkeypatch.setattr(module, "_READY", 16)
-    for place in (module, kept):
+    for place in (module, pending):
         monkeypatch.setattr(place, "PAGE", 4)
     one = Journal(tmp_path / "journal.db")
     await one.open()

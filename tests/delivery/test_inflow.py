@@ -19,7 +19,7 @@ from edgehost.delivery.allowance import Allowance
 from edgehost.delivery.ending import STAYS, Entry
 from edgehost.delivery.inflow import ACCEPTED, Inflow, Inlet
 from edgehost.delivery.journal import Journal
-from edgehost.delivery.kept import PAGE
+from edgehost.delivery.pending import PAGE
 from edgehost.delivery.rows import Change
 from edgehost.delivery.window import Window
 from edgehost.event import Event, Response, failure

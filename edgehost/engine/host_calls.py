@@ -1,4 +1,4 @@
-"""Errands: what a handler has the agent do while it runs: call another function, publish. One worker's.
+"""Host calls: what a handler has the agent do while it runs: call another function, publish. One worker's.
 
     call        answered with the other function's answer in one piece; given up when the caller's patience ends
     publish     under way at once, or kept for the event's end; the event's own answer counts when all of it is safe
@@ -18,7 +18,7 @@ from edgehost.engine.owner import Owner
 from edgehost.event import Event, Response, failure
 
 
-class Errands:
+class HostCalls:
     """`reply(number, response)` answers the worker's call of that number."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, reply: Callable[[int, Response], None]) -> None:

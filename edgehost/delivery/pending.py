@@ -1,4 +1,4 @@
-"""Kept: a durable event that is on disk and waits in memory too, and how such events are read from disk, a page at a time.
+"""Pending: a durable event that is on disk and waits in memory too, and how such events are read from disk, a page at a time.
 
 A row that cannot be read would stand in the way of all behind it: it is deleted, and named. Knows rows; must not know whose turn
 it is.
@@ -21,7 +21,7 @@ _PAGE_BYTES = 1024 * 1024
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
-class Kept:
+class Pending:
     """One event that is on disk and waits in memory too."""
 
     __slots__ = ("attempts", "event", "key", "place", "size_bytes")
@@ -33,7 +33,7 @@ class Kept:
 class Page(NamedTuple):
     """Events from disk, in order. `more`: there are others behind them."""
 
-    kept: list[Kept]
+    events: list[Pending]
     more: bool
     unreadable: list[int]
     """Places of damaged rows, which are deleted."""
@@ -46,12 +46,12 @@ def page(connection: sqlite3.Connection, after: int, end: int) -> Page:
     select = "SELECT place, event, key, attempts FROM events WHERE place > ? AND place < ? ORDER BY place"
     for place, data, key, attempts in connection.execute(select, (after, end)):
         try:
-            found.kept.append(Kept(place, _decode(data), key, attempts, len(data)))
+            found.events.append(Pending(place, _decode(data), key, attempts, len(data)))
         except (msgspec.MsgspecError, ValueError, TypeError):
             found.unreadable.append(place)
             continue
         size_bytes += len(data)
-        if len(found.kept) >= PAGE or size_bytes >= _PAGE_BYTES:
+        if len(found.events) >= PAGE or size_bytes >= _PAGE_BYTES:
             found = found._replace(more=True)
             break
     connection.executemany("DELETE FROM events WHERE place = ?", [(place,) for place in found.unreadable])

@@ -1,4 +1,4 @@
-"""Entrances: the ways by which events come into one function: triggers, what earlier ones have left on disk, other functions.
+"""Ingress: the ways by which events come into one function: triggers, what earlier ones have left on disk, other functions.
 
     a trigger starts            it listens, and what lies on disk for it goes on
     it cannot                   shown as failed; tried again by itself if a disk was in the way, else by `try_again`
@@ -30,7 +30,7 @@ from edgehost.version import Version, broken_off, in_words, stop_all
 _ORPHANS_AT_ONCE = 16
 
 
-class Entrances:
+class Ingress:
     """Of one function. `current()` is the version that is in place; None before the first."""
 
     def __init__(
