@@ -1,12 +1,13 @@
-"""Trees: the rows of a table in the pages of a database, though pages between it and them are broken. Knows SQLite's b-trees.
+"""Trees: the rows of a table in the pages of a database, though pages between it and them are broken. Knows SQLite's b-trees
+(https://www.sqlite.org/fileformat2.html).
 
-    whose a page is      as the map says that auto_vacuum keeps of all pages, and as the page says that names it
+    whose a page is      as the pointer map of auto_vacuum says, and as the interior page says that names it
     free by the map      nobody's, whatever names it: the rows on it are old
-    a page is whole      if its rows, its gaps and its free room lie side by side and fill it, and its numbers rise
-    a row is given       if every length in it fits, and the pages that it goes on in end where it does
+    a page is whole      if its rows, its gaps and its free room lie side by side and fill it, and its rowids rise
+    a row is given       if every length in it fits, and its overflow pages end where it does
 
-Each page of a tree is read once, however broken ones lead astray. Must not know tables, but for their first page and whether
-their rows have a number; nor whether the values of a row make sense.
+Each page of a tree is read once, however broken ones lead astray. Must not know tables, but for their root and whether their rows
+have a rowid; nor whether the values of a row make sense.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from edgehost.delivery.pages import SIZE, Pages
 
 Row = tuple[Any, ...]
 
-_FIRST, _FREE, _GOES_ON, _GOES_ON_AGAIN, _BELOW = 1, 2, 3, 4, 5
-"""What the map says of a page: of a tree its first; of no use; part of a row; another part; below a page of a tree."""
+_ROOT, _FREE, _OVERFLOW_FIRST, _OVERFLOW, _BELOW = 1, 2, 3, 4, 5
+"""What the pointer map says of a page: root of a tree; free; a row's first overflow page; another one; below a page of a tree."""
 _MAPPED = SIZE // 5
-_NUMBERED_LEAF, _NUMBERED_NODE, _LEAF, _NODE = 13, 5, 10, 2
-_LEAST_HELD = (SIZE - 12) * 32 // 255 - 23
-_MOST_HELD = (SIZE - 12) * 64 // 255 - 23
-_MOST_HELD_NUMBERED = SIZE - 35
+_TABLE_LEAF, _TABLE_INTERIOR, _INDEX_LEAF, _INDEX_INTERIOR = 13, 5, 10, 2
+_LEAST_LOCAL = (SIZE - 12) * 32 // 255 - 23
+_MOST_LOCAL_INDEX = (SIZE - 12) * 64 // 255 - 23
+_MOST_LOCAL_TABLE = SIZE - 35
 _INTEGERS = (0, 1, 2, 3, 4, 6, 8)
 
 
@@ -35,15 +36,15 @@ class _Cell(NamedTuple):
     """A row as it lies on its page."""
 
     start: int
-    number: int
+    rowid: int
     at: int
     size: int
-    held: int
+    local: int
     """How many of its bytes are on the page; the rest is in others."""
 
     @property
     def end(self) -> int:
-        return max(self.start + 4, self.at + self.held + 4 * (self.held < self.size))
+        return max(self.start + 4, self.at + self.local + 4 * (self.local < self.size))
 
 
 class Trees:
@@ -56,45 +57,43 @@ class Trees:
         self._below: dict[int, list[int]] = defaultdict(list)
         self._read_map()
 
-    def rows(self, first: int, numbered: bool) -> Iterator[tuple[Row, bool]]:
-        """Of the tree that begins on this page, in no order, and whether the page of each is whole; a numbered row's number is
-        its first value.
-        """
-        leaf, node = (_NUMBERED_LEAF, _NUMBERED_NODE) if numbered else (_LEAF, _NODE)
-        for page in self._belonging(first, node):
-            if page[0] != leaf and (page[0] != node or numbered):
+    def rows(self, root: int, has_rowid: bool) -> Iterator[tuple[Row, bool]]:
+        """Of the tree of this root, in no order, and whether the page of each is whole. A rowid is the row's first value."""
+        leaf, interior = (_TABLE_LEAF, _TABLE_INTERIOR) if has_rowid else (_INDEX_LEAF, _INDEX_INTERIOR)
+        for page in self._belonging(root, interior):
+            if page[0] != leaf and (page[0] != interior or has_rowid):
                 continue  # broken, or it names other pages and has no row
-            cells = list(_cells(page, numbered))
+            cells = list(_cells(page, has_rowid))
             whole = _fill(page, cells)
             for cell in cells:
                 try:
                     values = _values(self._bytes(page, cell))
                 except (ValueError, IndexError, struct.error):
                     continue
-                if not numbered:
+                if not has_rowid:
                     yield tuple(values), whole
-                elif values[0] is None:  # the number stands before the row, not in it
-                    yield (cell.number, *values[1:]), whole
+                elif values[0] is None:  # the rowid stands before the row, not in it
+                    yield (cell.rowid, *values[1:]), whole
 
-    def _belonging(self, first: int, node: int) -> Iterator[bytes]:
-        """Every page of a tree that there is; those of kind `node` name others."""
-        if first >= len(self._kinds) or self._kinds[first] not in (0, _FIRST):
+    def _belonging(self, root: int, interior: int) -> Iterator[bytes]:
+        """Every page of a tree that there is; those of kind `interior` name others."""
+        if root >= len(self._kinds) or self._kinds[root] not in (0, _ROOT):
             return  # an older version has no such table, and something else's page there
-        waiting, seen = [first], {first}
+        waiting, seen = [root], {root}
         while waiting:
             number = waiting.pop()
             page = self._pages[number]
             if page:
                 yield page
             below = set(self._below.get(number, ()))
-            if page[:1] == bytes([node]):
+            if page[:1] == bytes([interior]):
                 below.update(filter(self._in_use, _named(page)))
             waiting += below - seen
             seen |= below
 
     def _in_use(self, number: int) -> bool:
         """Whether there is such a page, and something may name it."""
-        return number < len(self._kinds) and self._kinds[number] not in (_FIRST, _FREE)
+        return number < len(self._kinds) and self._kinds[number] not in (_ROOT, _FREE)
 
     def _read_map(self) -> None:
         page = b""
@@ -105,19 +104,19 @@ class Trees:
             if place == 0:
                 continue
             kind, owner = struct.unpack_from(">BI", page, 5 * (place - 1))
-            if (kind in (_FIRST, _FREE) and not owner) or (_GOES_ON <= kind <= _BELOW and 2 < owner < len(self._kinds)):
+            if (kind in (_ROOT, _FREE) and not owner) or (_OVERFLOW_FIRST <= kind <= _BELOW and 2 < owner < len(self._kinds)):
                 self._kinds[number] = kind
                 if kind == _BELOW:
                     self._below[owner].append(number)
 
     def _bytes(self, page: bytes, cell: _Cell) -> bytes:
-        """All of a row, from the pages too that it goes on in. Raises ValueError if they are not its own."""
-        data = bytearray(page[cell.at : cell.at + cell.held])
-        following = int.from_bytes(page[cell.at + cell.held : cell.end], "big") if cell.held < cell.size else 0
+        """All of a row, from its overflow pages too. Raises ValueError if they are not its own."""
+        data = bytearray(page[cell.at : cell.at + cell.local])
+        following = int.from_bytes(page[cell.at + cell.local : cell.end], "big") if cell.local < cell.size else 0
         gone = set[int]()
         while following and len(data) < cell.size:
             if following in gone or not self._in_use(following):
-                raise ValueError("it goes on in a page that is no part of it")
+                raise ValueError("its overflow page is no part of it")
             gone.add(following)
             more = self._pages[following]
             data += more[4 : 4 + cell.size - len(data)]
@@ -142,28 +141,28 @@ def _starts(page: bytes) -> Iterator[int]:
 
 
 def _head(page: bytes) -> int:
-    return 12 if page[0] in (_NUMBERED_NODE, _NODE) else 8
+    return 12 if page[0] in (_TABLE_INTERIOR, _INDEX_INTERIOR) else 8
 
 
-def _cells(page: bytes, numbered: bool) -> Iterator[_Cell]:
-    most = _MOST_HELD_NUMBERED if numbered else _MOST_HELD
+def _cells(page: bytes, has_rowid: bool) -> Iterator[_Cell]:
+    most = _MOST_LOCAL_TABLE if has_rowid else _MOST_LOCAL_INDEX
     for start in _starts(page):
-        number = 0
+        rowid = 0
         try:
-            size, at = _varint(page, start + 4 * (page[0] == _NODE))
-            if numbered:
-                number, at = _varint(page, at)
+            size, at = _varint(page, start + 4 * (page[0] == _INDEX_INTERIOR))
+            if has_rowid:
+                rowid, at = _varint(page, at)
         except IndexError:
             continue
-        held = size
+        local = size
         if size > most:
-            held = _LEAST_HELD + (size - _LEAST_HELD) % (SIZE - 4)
-            held = held if held <= most else _LEAST_HELD
-        yield _Cell(start, number - (number >> 63 << 64), at, size, held)
+            local = _LEAST_LOCAL + (size - _LEAST_LOCAL) % (SIZE - 4)
+            local = local if local <= most else _LEAST_LOCAL
+        yield _Cell(start, rowid - (rowid >> 63 << 64), at, size, local)
 
 
 def _fill(page: bytes, cells: list[_Cell]) -> bool:
-    """Whether they and the free room fill the page, but for the gaps that it counts itself."""
+    """Whether they and the free room fill the page, but for the gaps that it counts itself: its fragmented bytes."""
     spans = [(cell.start, cell.end) for cell in cells]
     free = int.from_bytes(page[1:3], "big")
     while free and len(spans) < SIZE:
@@ -176,8 +175,8 @@ def _fill(page: bytes, cells: list[_Cell]) -> bool:
             return False
         gaps += start - end
         end = after
-    rising = all(one.number < other.number for one, other in pairwise(cells))
-    return gaps == page[7] and len(cells) == count and (rising or not any(cell.number for cell in cells))
+    rising = all(one.rowid < other.rowid for one, other in pairwise(cells))
+    return gaps == page[7] and len(cells) == count and (rising or not any(cell.rowid for cell in cells))
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
