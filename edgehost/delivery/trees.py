@@ -163,12 +163,13 @@ def _cells(page: bytes, has_rowid: bool) -> Iterator[_Cell]:
 
 def _fill(page: bytes, cells: list[_Cell]) -> bool:
     """Whether they and the free room fill the page, but for the gaps that it counts itself: its fragmented bytes."""
+    page = page.ljust(SIZE, b"\0")  # the file may end in it
     spans = [(cell.start, cell.end) for cell in cells]
     free = int.from_bytes(page[1:3], "big")
     while free and len(spans) < SIZE:
         spans.append((free, free + int.from_bytes(page[free + 2 : free + 4], "big")))
         free = int.from_bytes(page[free : free + 2], "big")
-    count, end = struct.unpack_from(">HH", page.ljust(SIZE, b"\0"), 3)
+    count, end = struct.unpack_from(">HH", page, 3)
     gaps = 0
     for start, after in [*sorted(spans), (SIZE, SIZE)]:
         if start < end:

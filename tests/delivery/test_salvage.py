@@ -219,3 +219,15 @@ def test_a_disk_that_cannot_read_a_page_costs_that_page(sound: Path, path: Path,
 
     monkeypatch.setattr("edgehost.delivery.pages.os.pread", pread)
     assert mended(path, data)[0] == contents(sound)
+
+
+@pytest.mark.parametrize("left", range(1, 13))
+def test_a_file_that_ends_in_the_head_of_a_page_is_mended(sound: Path, path: Path, left: int) -> None:
+    data = sound.read_bytes()
+    leaves = [place for place in range(PAGE, len(data), PAGE) if data[place] == 13]
+    assert leaves
+    for place in leaves[-4:]:
+        for each in path.parent.glob("journal.db*"):
+            each.unlink()
+        saved, _ = mended(path, data[: place + left])
+        assert sum(map(len, saved.values()))
