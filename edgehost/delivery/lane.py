@@ -182,12 +182,10 @@ class Lane:
 
         Raises TriggerError for one that can never leave.
         """
-        safe: asyncio.Future[None] = self._loop.create_future()
-        wait = self.send_for(safe, event, response)
-        return safe if wait is safe else wait
+        return self.send_for(self._loop.create_future, event, response)
 
-    def send_for(self, safe: S, event: Event, response: Response) -> S | Awaitable[None] | None:
-        """As `send`, but `safe` itself where the answer is under way: it is told then, and no future is made for it."""
+    def send_for(self, caller: Callable[[], S], event: Event, response: Response) -> S | Awaitable[None] | None:
+        """As `send`, but what `caller` makes where the answer is under way: it is told then, and no future is made for it."""
         output, backlog = self._output, self._backlog
         if output is None:
             raise AwayError(f"[outputs.{self.name}] has ended")
@@ -196,18 +194,19 @@ class Lane:
         if not output.reachable or (backlog.away_until and backlog.resting()):
             return self._store(output.pack(event, response))
         if self._tos or output.numbered:
-            return self._send_packed(output, safe, event, response, output.pack(event, response))
+            return self._send_packed(output, caller, event, response, output.pack(event, response))
         try:
             wait = output.send(event, response)
         except AwayError:
             return self._store(output.pack(event, response))
         if wait is None:
             return None
+        safe = caller()
         self._direct.watch(wait, safe, output, event, response)
         return safe
 
     def _send_packed(
-        self, output: Forwarding, safe: S, event: Event, response: Response, parcel: Parcel
+        self, output: Forwarding, caller: Callable[[], S], event: Event, response: Response, parcel: Parcel
     ) -> S | Awaitable[None] | None:
         """As `send`, where others wait to go somewhere, or where each needs a number."""
         if parcel.to in self._tos:
@@ -223,6 +222,7 @@ class Lane:
             return self._store(parcel)
         if wait is None:
             return None
+        safe = caller()
         self._direct.watch(wait, safe, output, event, response, item)
         return safe
 

@@ -123,8 +123,7 @@ class Delivery:
             if response.chunks is not None:
                 waits = self._send_stream(event, response, routes)
             elif len(routes) == 1 and (lane := routes[0].lane) is not None:
-                end = _End(self, event, answer, response)
-                found = lane.send_for(end, event, response)
+                found = lane.send_for(partial(_End, self, event, answer, response), event, response)
                 if isinstance(found, _End):
                     return
                 waits = found
