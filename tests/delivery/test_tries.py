@@ -151,11 +151,14 @@ async def test_an_event_that_waits_for_its_next_try_goes_to_the_new_version(deli
 async def test_a_submitter_that_leaves_harms_nothing(deliver: Any) -> None:
     waits = asyncio.get_running_loop().create_future()
     function = Function(failure("raised", "no"), Response())
-    for delivery in (deliver(function, retry=Retry(2, 0.01, 0.01)), deliver(Function(Response()), route(Sink(waits)))):
+    sink = Sink(waits)
+    for delivery in (deliver(function, retry=Retry(2, 0.01, 0.01)), deliver(Function(Response()), route(sink))):
         delivery.submit(EVENT).cancel()
     await asyncio.sleep(0.05)
     waits.set_result(None)
     await asyncio.sleep(0.01)
+    assert len(function.events) == 2, "its second try came"
+    assert len(sink.got) == 1, "its answer left"
 
 
 def streamed(*chunks: bytes, broken: str = "") -> Response:

@@ -96,4 +96,6 @@ async def test_a_caller_that_gives_a_batch_up_costs_nothing(engine: Any, answer:
     futures = [function.submit(events(5)) for _ in range(20)]
     for future in futures[::2]:
         future.cancel()
-    await asyncio.gather(*(answer(future) for future in futures[1::2]))
+    answers = await asyncio.gather(*(answer(future) for future in futures[1::2]))
+    assert [len(each) for each in answers] == [5] * 10
+    await engine.until(lambda: not function.in_flight and not function.queued)

@@ -192,3 +192,4 @@ async def test_closing_twice_is_closing_once(engine: Any) -> None:
     function = await engine.function("handler = print")
     await asyncio.gather(function.close(), function.close())
     await function.close()
+    assert not function.pool.workers

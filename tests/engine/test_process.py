@@ -37,7 +37,10 @@ def test_an_end_that_came_before_anybody_asked_is_told_all_the_same(process: Pro
 
 
 def test_a_process_that_ended_can_be_killed_again(process: Process) -> None:
+    told: list[str] = []
+    process.when_ended(told.append)
     process.kill()
     process.kill()
     process.end("killed")
     process.kill()
+    assert told == ["killed"]
